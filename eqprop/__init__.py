@@ -1,0 +1,46 @@
+"""Equilibrium propagation in PyTorch: energies, solvers, estimators, and a runner around them.
+
+The names below load torch when they are first used, so that the command line can answer
+(``--help``, a wrong key) without paying for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eqprop.cost import CEnergy, CrossEntropy, SquaredError
+    from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CEnergy": "eqprop.cost",
+    "CrossEntropy": "eqprop.cost",
+    "SquaredError": "eqprop.cost",
+    "ConditionalGaussian": "eqprop.energy",
+    "EnergyBasedModel": "eqprop.energy",
+    "RestrictedHopfield": "eqprop.energy",
+}
+
+__all__ = [
+    "CEnergy",
+    "ConditionalGaussian",
+    "CrossEntropy",
+    "EnergyBasedModel",
+    "RestrictedHopfield",
+    "SquaredError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eqprop' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,150 @@
+"""Makes the objects of a run from its validated configuration."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from eqprop.console import ConsoleTracker
+from eqprop.data import Data
+from eqprop.energy import EnergyBasedModel
+from eqprop.errors import ConfigError
+from eqprop.schema import Config
+from eqprop.tracking import JsonlTracker, RunInfo, Trackers
+from eqprop.training import Training
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def build_training(cfg: DictConfig, config: Config) -> Training:
+    """The data, model, solver, estimator and optimizer, on the device, from one seed."""
+    device = prepare_device(config)
+    seed_everything(config.seed)
+    dtype = DTYPES[config.device.dtype]
+    data: Data = instantiate(cfg.dataset, root=config.paths.data).load(device, dtype)
+    model = build_model(cfg, config, data).to(device=device, dtype=dtype)
+    model.generator = torch.Generator(device).manual_seed(config.seed)
+    trainer = config.trainer
+    return Training(
+        model=model,
+        solver=instantiate(cfg.dynamics),
+        estimator=instantiate(cfg.estimator),
+        optimizer=build_optimizer(cfg.optimizer, model),
+        data=data,
+        seed=config.seed,
+        epochs=trainer.epochs,
+        log_every=trainer.log_every,
+        eval_every=trainer.eval_every,
+        eval_batch_size=trainer.eval_batch_size,
+    )
+
+
+def prepare_device(config: Config) -> torch.device:
+    """The device asked for, with its threads and determinism set.
+
+    Raises:
+        ConfigError: if CUDA was asked for and torch cannot use it.
+    """
+    wanted = config.device
+    usable = torch.cuda.is_available() if wanted.type != "cpu" else False
+    if wanted.type == "cuda" and not usable:
+        raise ConfigError("device.type='cuda': torch finds no usable GPU; choose device=cpu")
+    torch.set_num_threads(wanted.threads or default_threads())
+    torch.use_deterministic_algorithms(wanted.deterministic)
+    return torch.device("cuda", wanted.index) if usable else torch.device("cpu")
+
+
+def default_threads() -> int:
+    """The processors this process may use: torch's own count ignores its affinity."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return int(os.environ["OMP_NUM_THREADS"]) or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and Python: an energy of somebody else's may use any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+    random.seed(seed)
+
+
+def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel:
+    """The energy of ``cfg.model`` between the data's input and its classes."""
+    hidden, activation = list(config.model.hidden), config.model.activation
+    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    del options["hidden"], options["activation"]
+    model: EnergyBasedModel = instantiate(options, _partial_=True)(
+        dimensions=[data.input_size, *hidden, data.n_classes],
+        c_energy=instantiate(cfg.cost, beta=cfg.estimator.get("beta", 1.0)),
+        batch_size=data.batch_size,
+        phi=["identity", *[activation] * (len(hidden) + 1)],
+    )
+    return model
+
+
+def build_optimizer(node: DictConfig, model: EnergyBasedModel) -> torch.optim.Optimizer:
+    """The optimizer of ``cfg.optimizer``, fused (one pass over memory) where torch has that."""
+    build = instantiate(node, _partial_=True)
+    parameters = list(model.parameters())
+    if "fused" not in node and "fused" in inspect.signature(build.func).parameters:
+        try:
+            fused: torch.optim.Optimizer = build(parameters, fused=True)
+            return fused
+        except (RuntimeError, ValueError):  # not for this device or precision
+            pass
+    optimizer: torch.optim.Optimizer = build(parameters)
+    return optimizer
+
+
+def build_trackers(config: Config, cfg: DictConfig, training: Training) -> Trackers:
+    """The metrics file, which is the truth, then the console, then the configured trackers."""
+    trainer = config.trainer
+    console = ConsoleTracker(trainer.epochs, len(training.data.train), trainer.progress)
+    configured = [instantiate(node) for node in cfg.tracking.trackers.values()]
+    trackers = Trackers([JsonlTracker(), console, *configured])
+    training.record, training.advance = trackers.log, console.advance
+    return trackers
+
+
+@contextmanager
+def recording(trackers: Trackers, run: RunInfo, training: Training) -> Iterator[None]:
+    """Open the trackers for a run, and close them with its summary and how it ended."""
+    try:
+        trackers.start(run)
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        trackers.finish(training.summary(), "interrupted" if stopped else "failed")
+        raise
+    trackers.finish(training.summary(), "done")
+
+
+def run_info(config: Config, cfg: DictConfig, folder: Path, group: str | None) -> RunInfo:
+    """What trackers may show of the run in ``folder``."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    shared = config.tracking
+    name = re.sub(r"^\d\d-\d\d-\d\d-", "", folder.name)  # W&B puts the time before it
+    return RunInfo(
+        id=name,
+        name=name,
+        project=shared.project,
+        folder=folder,
+        outputs=Path(config.paths.outputs),
+        entity=shared.entity,
+        group=shared.group or group,
+        tags=tuple(shared.tags),
+        notes=shared.notes,
+        config=plain,
+    )

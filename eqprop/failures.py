@@ -1,0 +1,55 @@
+"""How a failure reaches the person: one line on standard error and in the run's log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from eqprop.errors import UserError
+from eqprop.files import one_line
+from eqprop.redact import redact
+
+log = logging.getLogger(__name__)
+TRACEBACK = "EQPROP_TRACEBACK"
+"""Set where the person asked for tracebacks: we set HYDRA_FULL_ERROR ourselves."""
+
+
+def describe(error: BaseException) -> str:
+    """One line for any error; one that nobody foresaw says what it is and how to see more."""
+    if isinstance(error, UserError):
+        return one_line(error, 1000)
+    text = redact(one_line(error))
+    return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+@contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Log what ends a job in one line, and end a single run with its exit status.
+
+    The jobs of a multirun raise on, so that Hydra knows that they failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError):
+            with suppress(OSError):
+                (folder / "traceback.txt").write_text(redact(traceback.format_exc()))
+        log.error(describe(error))
+        error.reported = True  # type: ignore[attr-defined]
+        if TRACEBACK in os.environ or not _is_single_run():
+            raise
+        raise SystemExit(error.exit_code if isinstance(error, UserError) else 1) from error
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        raise
+
+
+def _is_single_run() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN

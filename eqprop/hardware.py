@@ -1,0 +1,26 @@
+"""What the machine has, asked without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1)
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs the driver shows to this process; 0 without GPU or driver.
+
+    The driver is asked because importing torch would cost a second or two. It counts as torch
+    does: only what ``CUDA_VISIBLE_DEVICES`` leaves visible.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
+        return 0
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return 0
+    return 0 if failed else count.value

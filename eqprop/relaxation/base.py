@@ -1,0 +1,97 @@
+"""The seam for solvers: how a phase starts, the stopping rule, and the result."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from eqprop.energy import EnergyBasedModel
+from eqprop.relaxation.result import Relaxation, StopReason
+
+Init = Literal["auto", "normal", "zeros", "feedforward"]
+
+
+class Solver(ABC):
+    """Moves the state of a model to equilibrium. A new solver defines ``step`` only.
+
+    Args:
+        n_relax: steps of the free phase.
+        n_nudged: steps of a nudged phase; None is ``n_relax``.
+        tol: stop when the residual ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` falls below it; 0 never tests,
+            and so never waits for the device.
+        init: where the free phase starts; auto is feedforward where the energy has it, which is
+            then the free equilibrium itself, else normal.
+    """
+
+    def __init__(
+        self, n_relax: int, n_nudged: int | None = None, tol: float = 0.0, init: Init = "auto"
+    ) -> None:
+        self.n_relax = n_relax
+        self.n_nudged = n_relax if n_nudged is None else n_nudged
+        self.tol = tol
+        self.init = init
+
+    @abstractmethod
+    def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
+        """Move the state once, in place, using the buffers ``work`` (None: a clamped layer).
+
+        With ``measure``, ``work`` must then hold the gradient ∂F/∂u that the step followed.
+        """
+
+    def initialise(self, model: EnergyBasedModel) -> bool:
+        """Put the free phase's first state; returns whether it is the free equilibrium already."""
+        init = self.init
+        if init == "auto":
+            init = "feedforward" if model.has_feedforward else "normal"
+        if init == "feedforward":
+            model.fast_init()
+            return model.has_feedforward
+        if init == "normal":
+            model.reset_state()
+        else:
+            for layer, clamped in zip(model.u, model.clamp_du, strict=True):
+                if not clamped:
+                    layer.zero_()
+        return False
+
+    def free_phase(self, model: EnergyBasedModel, measure: bool = False) -> Relaxation:
+        """Relax without a target from the first state to the free equilibrium."""
+        model.set_C_target(None)
+        if self.initialise(model):
+            known = 0.0 if measure else None
+            return Relaxation(0, StopReason.EXACT, residual=known, energy_change=known)
+        return self.relax(model, self.n_relax, measure)
+
+    @torch.no_grad()
+    def relax(self, model: EnergyBasedModel, n_steps: int, measure: bool = False) -> Relaxation:
+        """Take up to ``n_steps`` from the present state.
+
+        With ``measure`` the result holds the residual and the energy change, for which the device
+        is asked; without it, and with ``tol = 0``, it is not.
+        """
+        before = model.E.mean() if measure else None
+        work = model.free_layers("gradient")
+        steps, reason, residual = 0, StopReason.STEP_LIMIT, None
+        while steps < n_steps and reason is StopReason.STEP_LIMIT:
+            self.step(model, work, measure=self.tol > 0)
+            steps += 1
+            if self.tol > 0:
+                residual = float(model.residual(work))
+                reason = self._reason(residual)
+        if before is None:
+            return Relaxation(steps, reason, residual)
+        model.total_gradient(work)
+        residual = float(model.residual(work))
+        change = float(model.E.mean() - before)
+        if not (math.isfinite(residual) and math.isfinite(change)):
+            reason = StopReason.NOT_FINITE
+        return Relaxation(steps, reason, residual, change)
+
+    def _reason(self, residual: float) -> StopReason:
+        if residual < self.tol:
+            return StopReason.CONVERGED
+        return StopReason.STEP_LIMIT if math.isfinite(residual) else StopReason.NOT_FINITE

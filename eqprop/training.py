@@ -1,0 +1,150 @@
+"""The loop: relax, nudge, update; evaluate; record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from eqprop.data import Data, Split, epoch_order, one_hot
+from eqprop.energy import EnergyBasedModel
+from eqprop.errors import RunError
+from eqprop.estimator import Estimate, Estimator
+from eqprop.relaxation import Solver
+
+Row = dict[str, float | int]
+
+
+@dataclass
+class Training:
+    """Everything one run trains with; ``fit`` is its story."""
+
+    model: EnergyBasedModel
+    solver: Solver
+    estimator: Estimator
+    optimizer: torch.optim.Optimizer
+    data: Data
+    seed: int
+    epochs: int
+    log_every: int = 50
+    eval_every: int = 1
+    eval_batch_size: int = 1000
+    record: Callable[[Row], None] = lambda row: None
+    advance: Callable[[int], None] = lambda samples: None
+    step: int = field(default=0, init=False)
+    best: dict[str, float] = field(default_factory=dict, init=False)
+    last: dict[str, float] = field(default_factory=dict, init=False)
+
+    def fit(self) -> float:
+        """Train for all epochs, evaluating between them; returns the objective."""
+        for epoch in range(1, self.epochs + 1):
+            row = self.train_epoch(epoch)
+            final = epoch == self.epochs
+            if final or epoch % self.eval_every == 0:
+                row |= self.evaluation(final)
+            self.note(row)
+        return self.objective
+
+    def train_epoch(self, epoch: int) -> Row:
+        """One pass over the training data; returns the epoch's row."""
+        start, train = time.perf_counter(), self.data.train
+        correct = torch.zeros((), dtype=torch.int64, device=train.x.device)
+        order = epoch_order(len(train), self.seed, epoch)
+        for x, y in train.batches(self.data.batch_size, order):
+            self.step += 1
+            measure = self.step % self.log_every == 0
+            estimate = self.update(x, y, measure)
+            correct += (estimate.output.argmax(1) == y).sum()
+            if measure:
+                self.record({"step": self.step, "epoch": epoch, **self.measurements(estimate)})
+            self.advance(len(x))
+        accuracy = float(correct) / len(train)  # waits for the device: the time below is whole
+        seconds = time.perf_counter() - start
+        return {
+            "step": self.step,
+            "epoch": epoch,
+            "accuracy/train": accuracy,
+            "time/train_s": seconds,
+            "throughput/examples_per_s": len(train) / seconds,
+        }
+
+    def update(self, x: Tensor, y: Tensor, measure: bool) -> Estimate:
+        """One training step on a batch: clamp, estimate the gradient, move the weights."""
+        self.model.resize(len(x))
+        self.model.clamp_layer(0, x)
+        target = one_hot(y, self.data.n_classes, x.dtype)
+        estimate = self.estimator.estimate(self.model, self.solver, target, measure)
+        for parameter, gradient in zip(self.model.parameters(), estimate.gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return estimate
+
+    def measurements(self, estimate: Estimate) -> Row:
+        """What a log line holds: the estimate's metrics and the norms of gradients and weights."""
+        row: Row = dict(estimate.metrics)
+        for (name, parameter), gradient in zip(
+            self.model.named_parameters(), estimate.gradients, strict=True
+        ):
+            row[f"gradient_norm/{name}"] = float(gradient.norm())
+            row[f"weight_norm/{name}"] = float(parameter.detach().norm())
+        wrong = [name for name, value in row.items() if not math.isfinite(value)]
+        if wrong:
+            raise RunError(
+                f"step {self.step}: {wrong[0]} is not finite; "
+                "lower dynamics.dt, optimizer.lr or estimator.beta"
+            )
+        return row
+
+    def evaluation(self, final: bool) -> Row:
+        """Validation after an epoch, the test set at the end or where there is no validation."""
+        start, row = time.perf_counter(), Row()
+        if self.data.validation is not None:
+            row["accuracy/validation"], _ = self.evaluate(self.data.validation)
+        if final or self.data.validation is None:
+            row["accuracy/test"], row["energy/test"] = self.evaluate(self.data.test)
+        row["time/eval_s"] = time.perf_counter() - start
+        return row
+
+    @torch.no_grad()
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Accuracy and mean energy of the free phase over every sample of ``split``.
+
+        Its noise comes from a generator of its own, so that evaluating changes nothing else.
+        """
+        generator, self.model.generator = self.model.generator, self._evaluation_generator()
+        correct = torch.zeros((), dtype=torch.int64, device=split.x.device)
+        energy = torch.zeros((), dtype=split.x.dtype, device=split.x.device)
+        for x, y in split.batches(self.eval_batch_size):
+            self.model.resize(len(x))
+            self.model.clamp_layer(0, x)
+            self.solver.free_phase(self.model)
+            correct += (self.model.u[-1].argmax(1) == y).sum()
+            energy += self.model.E.sum()
+        self.model.generator = generator
+        return float(correct) / len(split), float(energy) / len(split)
+
+    def _evaluation_generator(self) -> torch.Generator:
+        return torch.Generator(self.data.test.x.device).manual_seed(self.seed)
+
+    def note(self, row: Row) -> None:
+        """Keep the best and last accuracies, and record the epoch."""
+        for name, value in row.items():
+            if name.startswith("accuracy/"):
+                self.last[name] = value
+                self.best[name] = max(value, self.best.get(name, 0.0))
+        self.record(row)
+
+    def summary(self) -> dict[str, float]:
+        """Best and last accuracies: ``best/accuracy/<split>`` and ``last/accuracy/<split>``."""
+        best = {f"best/{name}": value for name, value in self.best.items()}
+        return best | {f"last/{name}": value for name, value in self.last.items()}
+
+    @property
+    def objective(self) -> float:
+        """Best validation accuracy, or best test accuracy where there is no validation."""
+        split = "test" if self.data.validation is None else "validation"
+        return self.best[f"accuracy/{split}"]
