@@ -6,6 +6,7 @@ relaxation. A plain function works as well: autograd then supplies its derivativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,67 +14,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eqprop.elementwise import Activation
+
 _aten = torch.ops.aten
 LEAKY_SLOPE = 0.05
 
 
-class Activation:
-    """An element-wise φ, known only as a function; autograd gives its derivatives."""
+def _identity(u: Tensor) -> Tensor:
+    return u
 
-    name = "function"
-    piecewise_linear = False
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+def _leaky_relu(u: Tensor) -> Tensor:
+    return F.leaky_relu(u, LEAKY_SLOPE)
 
-    def __repr__(self) -> str:
-        return f"<activation {self.name}>"
 
-    def __call__(self, u: Tensor) -> Tensor:
-        """φ(u), differentiable, of u's shape."""
-        return self.function(u)
-
-    def value_(self, u: Tensor, out: Tensor) -> Tensor:
-        """Write φ(u) into ``out``; returns ``out``, or ``u`` itself where φ is the identity."""
-        return out.copy_(self.function(u))
-
-    def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        """Write φ'(u) ⊙ grad into ``out`` and return it; ``r`` is φ(u), already at hand."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            (pulled,) = torch.autograd.grad(self.function(leaf), leaf, grad)
-        return out.copy_(pulled)
-
-    def second_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        """Write φ''(u) into ``out`` and return it; 0 where φ' jumps."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            (first,) = torch.autograd.grad(self.function(leaf).sum(), leaf, create_graph=True)
-            if not first.requires_grad:  # φ' is constant
-                return out.zero_()
-            (second,) = torch.autograd.grad(first.sum(), leaf, allow_unused=True)
-        return out.zero_() if second is None else out.copy_(second)
-
-    def derivative(self, u: Tensor) -> Tensor:
-        """φ'(u), of u's shape."""
-        out = torch.empty_like(u)
-        r = self.value_(u, torch.empty_like(u))
-        return self.pullback(torch.ones_like(u), u, r, out)
-
-    def second_derivative(self, u: Tensor) -> Tensor:
-        """φ''(u), of u's shape; 0 where φ' jumps."""
-        r = self.value_(u, torch.empty_like(u))
-        return self.second_(u, r, torch.empty_like(u))
+def _hard_sigmoid(u: Tensor) -> Tensor:
+    return torch.where((u >= 0) & (u <= 1), u, u.detach().clamp(0.0, 1.0))
 
 
 class Identity(Activation):
     """φ(u) = u."""
 
-    piecewise_linear = True
+    is_identity = True
+    pieces = ((-math.inf, math.inf, 1.0, 0.0),)
 
     def __init__(self) -> None:
-        super().__init__(lambda u: u)
+        super().__init__(_identity)
         self.name = "identity"
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
@@ -102,6 +68,11 @@ class Sigmoid(Activation):
         torch.mul(r, -2.0, out=out).add_(1.0)
         return _aten.sigmoid_backward.grad_input(out, r, grad_input=out)
 
+    def second_pullback(
+        self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
+    ) -> Tensor:
+        return torch.addcmul(pulled, pulled, r, value=-2.0, out=out)  # φ'' = φ' (1 − 2 r)
+
 
 class Tanh(Activation):
     """φ(u) = tanh(u)."""
@@ -119,11 +90,14 @@ class Tanh(Activation):
         torch.mul(r, -2.0, out=out)
         return _aten.tanh_backward.grad_input(out, r, grad_input=out)
 
+    def second_pullback(
+        self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
+    ) -> Tensor:
+        return torch.mul(pulled, r, out=out).mul_(-2.0)  # φ'' = −2 φ' r
+
 
 class PiecewiseLinear(Activation):
     """An activation whose φ'' is 0 wherever it is defined."""
-
-    piecewise_linear = True
 
     def second_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
         return out.zero_()
@@ -131,6 +105,8 @@ class PiecewiseLinear(Activation):
 
 class ReLU(PiecewiseLinear):
     """φ(u) = max(u, 0), with φ'(0) = 0."""
+
+    pieces = ((-math.inf, 0.0, 0.0, 0.0), (0.0, math.inf, 1.0, 0.0))
 
     def __init__(self) -> None:
         super().__init__(torch.relu)
@@ -145,8 +121,10 @@ class ReLU(PiecewiseLinear):
 class LeakyReLU(PiecewiseLinear):
     """φ(u) = u for u > 0, 0.05 u elsewhere."""
 
+    pieces = ((-math.inf, 0.0, LEAKY_SLOPE, 0.0), (0.0, math.inf, 1.0, 0.0))
+
     def __init__(self) -> None:
-        super().__init__(lambda u: F.leaky_relu(u, LEAKY_SLOPE))
+        super().__init__(_leaky_relu)
         self.name = "leaky_relu"
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
@@ -157,13 +135,20 @@ class LeakyReLU(PiecewiseLinear):
 
 
 class HardSigmoid(PiecewiseLinear):
-    """φ(u) = clamp(u, 0, 1), with φ' = 1 on the closed interval, as autograd has it.
+    """φ(u) = clamp(u, 0, 1), with φ' = 1 on the closed interval [0, 1].
 
-    The closed interval matters: a state that starts from zeros would otherwise never move.
+    The closed interval matters: a state that starts from zeros would otherwise never move. (What
+    autograd takes at the ends of torch.clamp depends on the version of torch.)
     """
 
+    pieces = (
+        (-math.inf, 0.0, 0.0, 0.0),
+        (0.0, 1.0, 1.0, 0.0),
+        (1.0, math.inf, 0.0, 1.0),
+    )
+
     def __init__(self) -> None:
-        super().__init__(lambda u: torch.clamp(u, 0.0, 1.0))
+        super().__init__(_hard_sigmoid)
         self.name = "hard_sigmoid"
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
@@ -174,6 +159,16 @@ class HardSigmoid(PiecewiseLinear):
         info = torch.finfo(u.dtype)
         low, high = -info.smallest_normal, 1.0 + info.eps
         return _aten.hardtanh_backward.grad_input(grad, u, low, high, grad_input=out)
+
+    def at_kinks_(self, grad: Tensor, pulled: Tensor, u: Tensor) -> None:
+        other = grad + pulled
+        grad.copy_(torch.where((u == 1.0) & (grad < 0.0), other.clamp_max(0.0), grad))
+        grad.copy_(torch.where((u == 0.0) & (grad > 0.0), other.clamp_min(0.0), grad))
+
+    def within_piece_(self, new: Tensor, old: Tensor) -> None:
+        low = torch.where(old > 1.0, 1.0, torch.where(old > 0.0, 0.0, -math.inf))
+        high = torch.where(old < 0.0, 0.0, torch.where(old < 1.0, 1.0, math.inf))
+        torch.clamp(new, low.to(new.dtype), high.to(new.dtype), out=new)
 
 
 class Softplus(Activation):
@@ -193,6 +188,8 @@ class Softplus(Activation):
         torch.sigmoid(u, out=out)
         return torch.addcmul(out, out, out, value=-1.0, out=out)
 
+
+__all__ = ["ACTIVATIONS", "Activation", "as_activation"]
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Identity(),

@@ -61,7 +61,8 @@ def prepare_device(config: Config) -> torch.device:
     if wanted.type == "cuda" and not usable:
         raise ConfigError("device.type='cuda': torch finds no usable GPU; choose device=cpu")
     torch.set_num_threads(wanted.threads or default_threads())
-    torch.use_deterministic_algorithms(wanted.deterministic)
+    if wanted.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted.deterministic)  # loads the compiler: seconds
     return torch.device("cuda", wanted.index) if usable else torch.device("cpu")
 
 

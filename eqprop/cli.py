@@ -9,11 +9,12 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from eqprop.compose import check, conf_dir, register_resolvers, validate_composed
 from eqprop.errors import UserError
-from eqprop.failures import TRACEBACK, describe, reported
+from eqprop.failures import TRACEBACK, before_the_run, describe, reported
+from eqprop.files import write_atomically
 from eqprop.record import RunFolder
 from eqprop.slug import new_folder
 
@@ -26,6 +27,7 @@ def main(cfg: DictConfig) -> float:
     config = validate_composed(cfg)
     path, group = placement(config.paths.outputs)
     with reported(path), RunFolder.claim(path) as folder:
+        save_resolved(cfg, path)
         from eqprop import assembly  # loads torch, which no mistake above should have to wait for
         from eqprop.console import show_result
 
@@ -38,6 +40,15 @@ def main(cfg: DictConfig) -> float:
         folder.finish("done", objective=objective)
         show_result(training.summary(), path, trackers)
     return objective
+
+
+def save_resolved(cfg: DictConfig, folder: Path) -> None:
+    """Write what the run really uses where Hydra has left its interpolations as they are."""
+    part = HydraConfig.get().output_subdir if HydraConfig.initialized() else ".hydra"
+    if part is not None:
+        (folder / part).mkdir(exist_ok=True)
+        text = OmegaConf.to_yaml(cfg, resolve=True)
+        write_atomically(folder / part / "config.yaml", text.encode())
 
 
 def placement(outputs: str) -> tuple[Path, str | None]:
@@ -65,6 +76,7 @@ def run() -> None:
     except Exception as error:
         if TRACEBACK in os.environ:
             raise
-        if not getattr(error, "reported", False):
+        error = before_the_run(error)
+        if not hasattr(error, "reported"):
             print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)

@@ -31,9 +31,15 @@ class CEnergy(ABC):
 
         Raises:
             RuntimeError: if no target is set.
+            ValueError: if its shape is not that of ``u_last``.
         """
         if self.target is None:
             raise RuntimeError("the cost has no target: call set_target first")
+        if self.target.shape != u_last.shape:
+            raise ValueError(
+                f"the target has shape {tuple(self.target.shape)}, "
+                f"but the last layer {tuple(u_last.shape)}"
+            )
         if self.target.dtype != u_last.dtype:
             self.target = self.target.to(u_last.dtype)
         return self.target
@@ -49,14 +55,21 @@ class CEnergy(ABC):
         return self.beta * self.cost(u_last, self.target_for(u_last))
 
     def gradient(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
-        """β ∂C/∂u_last, of ``u_last``'s shape, written into ``out`` where that is given."""
+        """β ∂C/∂u_last, of ``u_last``'s shape, into ``out`` if given; zeros without a target."""
+        if self.target is None:
+            return _zeros(u_last, out)
         with torch.enable_grad():
             leaf = u_last.detach().requires_grad_()
             (grad,) = torch.autograd.grad(self.compute_energy(leaf).sum(), leaf)
         return grad if out is None else out.copy_(grad)
 
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
-        """The diagonal of β ∂²C/∂u_last², of ``u_last``'s shape; one backward pass a column."""
+        """The diagonal of β ∂²C/∂u_last², of ``u_last``'s shape; zeros without a target.
+
+        By autograd it takes one backward pass a unit.
+        """
+        if self.target is None:
+            return _zeros(u_last, out)
         with torch.enable_grad():
             leaf = u_last.detach().requires_grad_()
             total = self.compute_energy(leaf).sum()
@@ -65,6 +78,10 @@ class CEnergy(ABC):
             columns = [_second(flat[:, j].sum(), leaf)[:, j] for j in range(flat.shape[1])]
         diagonal = torch.stack(columns, 1).reshape(u_last.shape).detach()
         return diagonal if out is None else out.copy_(diagonal)
+
+
+def _zeros(u_last: Tensor, out: Tensor | None) -> Tensor:
+    return torch.zeros_like(u_last) if out is None else out.zero_()
 
 
 def _second(first: Tensor, leaf: Tensor) -> Tensor:
@@ -81,9 +98,13 @@ class SquaredError(CEnergy):
         return 0.5 * (u_last - target).square().sum(1)
 
     def gradient(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.target is None:
+            return _zeros(u_last, out)
         return torch.sub(u_last, self.target_for(u_last), out=out).mul_(self.beta)
 
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.target is None:
+            return _zeros(u_last, out)
         return (torch.empty_like(u_last) if out is None else out).fill_(self.beta)
 
 
@@ -103,11 +124,15 @@ class CrossEntropy(CEnergy):
         return -(target * F.log_softmax(u_last, 1)).sum(1)
 
     def gradient(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.target is None:
+            return _zeros(u_last, out)
         target = self.target_for(u_last)
         p = torch.softmax(u_last, 1, out=out)
         return p.mul_(self._target_mass(target)).sub_(target).mul_(self.beta)
 
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.target is None:
+            return _zeros(u_last, out)
         mass = self._target_mass(self.target_for(u_last))
         p = torch.softmax(u_last, 1, out=out)
         return torch.addcmul(p, p, p, value=-1.0, out=p).mul_(mass).mul_(self.beta)

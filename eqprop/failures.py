@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from eqprop.errors import UserError
+from eqprop.errors import ConfigError, UserError
 from eqprop.files import one_line
 from eqprop.redact import redact
 
@@ -49,6 +49,17 @@ def reported(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         log.error("interrupted")
         raise
+
+
+def before_the_run(error: Exception) -> Exception:
+    """The error as a person's own where Hydra could not make or write a run's folder."""
+    if not isinstance(error, OSError) or hasattr(error, "reported"):
+        return error
+    folder = f" {error.filename}" if error.filename else ""
+    return ConfigError(
+        f"cannot write the run's folder{folder}: {error.strerror or error}; set hydra.run.dir or "
+        "paths.outputs to a folder that can be written"
+    )
 
 
 def _is_single_run() -> bool:

@@ -37,6 +37,8 @@ Activation = Literal[
     "identity", "sigmoid", "hard_sigmoid", "tanh", "relu", "leaky_relu", "softplus"
 ]
 
+PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu", "hard_sigmoid")
+
 
 def _mean_and_positive_std(pair: list[float] | None) -> list[float] | None:
     if pair is not None and pair[1] <= 0:
@@ -159,14 +161,35 @@ class Dataset(Component):
 
 
 class Dynamics(Component):
-    """How the state moves to equilibrium by time steps."""
+    """How the state moves to equilibrium: what every solver has."""
 
-    dt: Positive
-    tau: Positive = 1.0
     n_relax: Count
     n_nudged: OptionalCount = None
     tol: NotNegative = 0.0
     init: Literal["auto", "normal", "zeros", "feedforward"] = "auto"
+
+
+class Euler(Dynamics):
+    """Explicit Euler steps."""
+
+    dt: Positive
+    tau: Positive = 1.0
+    adaptive: Flag = False
+
+
+class Newton(Dynamics):
+    """Layer by layer, along the gradient over the curvature."""
+
+    clip: Positive = 1.0
+
+
+class Anderson(Dynamics):
+    """An accelerated Euler map."""
+
+    dt: Positive
+    tau: Positive = 1.0
+    memory: Annotated[int, Field(ge=2, le=50, description="a whole number from 2 to 50")] = 5
+    regularisation: Positive = 1e-8
 
 
 class Estimator(Component):

@@ -7,14 +7,15 @@ imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from eqprop import explain, hardware, targets
+from eqprop import explain, targets
 from eqprop import options as o
 from eqprop.errors import ConfigError
+from eqprop.rules import EXACT, GAUSSIAN, HOPFIELD, RULES
 from eqprop.suggest import one_line, show
 
 
@@ -35,13 +36,12 @@ class Config(o.Strict):
     paths: o.Paths
 
 
-HOPFIELD = "eqprop.RestrictedHopfield"
 _TRACKERS = "tracking.trackers"
 _BROKEN: Final = object()  # stands where a part was wrong and has been reported
 _T = TypeVar("_T", bound=BaseModel)
 
 KNOWN: dict[str, dict[str, type[o.Component]]] = {
-    "model": {"eqprop.ConditionalGaussian": o.Model, HOPFIELD: o.Model},
+    "model": {GAUSSIAN: o.Model, HOPFIELD: o.Model},
     "cost": {"eqprop.SquaredError": o.Cost, "eqprop.CrossEntropy": o.Cost},
     "optimizer": {
         "torch.optim.Adam": o.Adam,
@@ -55,7 +55,12 @@ KNOWN: dict[str, dict[str, type[o.Component]]] = {
         "eqprop.data.KMNIST": o.Dataset,
         "eqprop.data.Digits": o.Dataset,
     },
-    "dynamics": {"eqprop.relaxation.Euler": o.Dynamics},
+    "dynamics": {
+        "eqprop.relaxation.Euler": o.Euler,
+        "eqprop.relaxation.Newton": o.Newton,
+        EXACT: o.Dynamics,
+        "eqprop.relaxation.Anderson": o.Anderson,
+    },
     "estimator": {
         "eqprop.estimator.EquilibriumPropagation": o.Estimator,
         "eqprop.estimator.CenteredEquilibriumPropagation": o.CenteredEstimator,
@@ -63,50 +68,6 @@ KNOWN: dict[str, dict[str, type[o.Component]]] = {
     _TRACKERS: {"eqprop.tracking.WandbTracker": o.Wandb},
 }
 """For each group of components, its own targets and the type of their keys."""
-
-
-def _feedforward_needs_the_gaussian(config: Config) -> str | None:
-    solver = config.dynamics
-    if config.model.target != HOPFIELD or getattr(solver, "init", None) != "feedforward":
-        return None
-    return (
-        "dynamics.init='feedforward': the Hopfield energy has no feed-forward state; "
-        "choose auto, normal or zeros"
-    )
-
-
-def _nesterov_needs_momentum(config: Config) -> str | None:
-    sgd = config.optimizer
-    if not isinstance(sgd, o.SGD) or not sgd.nesterov:
-        return None
-    if sgd.momentum > 0 and sgd.dampening == 0:
-        return None
-    return (
-        "optimizer.nesterov=true: needs optimizer.momentum > 0 and optimizer.dampening = 0, "
-        f"got {show(sgd.momentum)} and {show(sgd.dampening)}"
-    )
-
-
-def _cuda_needs_a_gpu(config: Config) -> str | None:
-    device = config.device
-    if device.type != "cuda" and (device.type == "cpu" or device.index == 0):
-        return None
-    count = hardware.gpu_count()
-    if device.type == "cuda" and count == 0:
-        return (
-            "device.type='cuda': this machine shows no NVIDIA GPU; choose device=cpu or device=auto"
-        )
-    if count and device.index >= count:
-        return f"device.index={device.index}: must be less than the number of GPUs, {count}"
-    return None
-
-
-RULES: tuple[Callable[[Config], str | None], ...] = (
-    _feedforward_needs_the_gaussian,
-    _nesterov_needs_momentum,
-    _cuda_needs_a_gpu,
-)
-"""What goes together: each returns a line where it does not, else None."""
 
 
 def validate(cfg: Mapping[Any, Any]) -> Config:

@@ -121,9 +121,10 @@ class Training:
         for x, y in split.batches(self.eval_batch_size):
             self.model.resize(len(x))
             self.model.clamp_layer(0, x)
-            self.solver.free_phase(self.model)
+            with self.model.holding_weights():
+                self.solver.free_phase(self.model)
+                energy += self.model.E.sum()
             correct += (self.model.u[-1].argmax(1) == y).sum()
-            energy += self.model.E.sum()
         self.model.generator = generator
         return float(correct) / len(split), float(energy) / len(split)
 

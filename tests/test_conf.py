@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from eqprop import hardware
+from eqprop.errors import ConfigError
 from eqprop.compose import check, compose, conf_dir, validate_composed
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
@@ -57,10 +58,26 @@ def test_the_groups_are_the_design_s() -> None:
         assert names <= options[group]
 
 
+# An option that works only beside others, and those.
+COMPANIONS = {("dynamics", "exact"): ["model=hopfield", "model.activation=hard_sigmoid"]}
+
+
 @pytest.mark.usefixtures("_two_gpus")
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
 def test_every_option_composes_and_validates(group: str, option: str) -> None:
-    validate_composed(compose([f"{group}={option}"]))
+    validate_composed(compose([*COMPANIONS.get((group, option), []), f"{group}={option}"]))
+
+
+def test_exact_says_what_it_needs() -> None:
+    needs = {
+        "model.activation": ["model=hopfield"],
+        "cost=mse": ["model=hopfield", "model.activation=relu", "cost=cross_entropy"],
+        "estimator.beta": ["model=hopfield", "model.activation=relu", "estimator.beta=-1.5"],
+        "choose newton": [],
+    }
+    for needed, overrides in needs.items():
+        with pytest.raises(ConfigError, match=needed):
+            validate_composed(compose([*overrides, "dynamics=exact"]))
 
 
 @pytest.mark.usefixtures("_two_gpus")
@@ -155,20 +172,23 @@ def test_an_experiment_changes_what_config_yaml_sets(tmp_path: Path) -> None:
 
 class TestHopfieldBringsWhatItNeeds:
     @pytest.mark.parametrize(
-        ("overrides", "cost", "n_relax"),
+        ("overrides", "cost", "solver", "n_relax"),
         [
-            (["model=hopfield"], "eqprop.SquaredError", 50),
-            (["model=hopfield", "cost=cross_entropy"], "eqprop.CrossEntropy", 50),
-            (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", 20),
-            (["model=gaussian"], "eqprop.CrossEntropy", 20),
-            (["experiment=gaussian_mnist", "model=hopfield"], "eqprop.CrossEntropy", 20),
-            (["experiment=hopfield_mnist", "cost=cross_entropy"], "eqprop.CrossEntropy", 50),
+            (["model=hopfield"], "eqprop.SquaredError", "Newton", 6),
+            (["model=hopfield", "cost=cross_entropy"], "eqprop.CrossEntropy", "Newton", 6),
+            (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", "Euler", 20),
+            (["model=gaussian"], "eqprop.CrossEntropy", "Euler", 20),
+            (["experiment=gaussian_mnist", "model=hopfield"], "eqprop.CrossEntropy", "Euler", 20),
+            (["experiment=hopfield_mnist", "cost=cross_entropy"], "eqprop.CrossEntropy", "Euler", 50),
         ],
         ids=str,
     )
-    def test_unless_told_otherwise(self, overrides: list[str], cost: str, n_relax: int) -> None:
+    def test_unless_told_otherwise(
+        self, overrides: list[str], cost: str, solver: str, n_relax: int
+    ) -> None:
         cfg = compose(overrides)
         assert cfg.cost._target_ == cost
+        assert cfg.dynamics._target_ == f"eqprop.relaxation.{solver}"
         assert cfg.dynamics.n_relax == n_relax
 
 

@@ -62,7 +62,7 @@ PLAIN: dict[str, Any] = {
     },
     "paths": {"data": "data", "outputs": "outputs"},
 }
-GONE = object()
+GONE = type("_Removed", (), {})
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:

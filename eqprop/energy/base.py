@@ -7,19 +7,22 @@ The smallest new energy is a subclass with an ``energy(u)`` method. ``state_grad
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eqprop.activation import ACTIVATIONS, Activation, as_activation
+from eqprop.activation import ACTIVATIONS, as_activation
 from eqprop.connection import Dense
 from eqprop.cost import CEnergy
+from eqprop.elementwise import Activation
 from eqprop.energy.names import PublicNames
 from eqprop.energy.state import Buffers, State
+from eqprop.energy.sweeps import LayerSweeps
 
 
-class EnergyBasedModel(PublicNames):
+class EnergyBasedModel(LayerSweeps, PublicNames):
     """Layers ``u[0] … u[L]`` of pre-activations under an energy E(u; W, b).
 
     Args:
@@ -118,6 +121,10 @@ class EnergyBasedModel(PublicNames):
             if grad is not None:
                 layer.sub_(grad, alpha=step)
 
+    def holding_weights(self) -> AbstractContextManager[None]:
+        """Promise that no weight changes within it; a closed form may keep what they imply."""
+        return nullcontext()
+
     # ------------------------------------------------------------------ the state
 
     @property
@@ -206,11 +213,11 @@ class EnergyBasedModel(PublicNames):
     def total_gradient(self, out: Sequence[Tensor | None]) -> None:
         """Write ∂F/∂u[l] at the present state into ``out[l]`` wherever that is not None."""
         self.state_gradient(self._u, out)
-        nudge = self._nudge()
+        nudge = self.nudge()
         if nudge is not None and out[-1] is not None:
             out[-1].add_(nudge)
 
-    def _nudge(self) -> Tensor | None:
+    def nudge(self) -> Tensor | None:
         """β ∂C/∂u[L] in a buffer; None where no target is set or the last layer is clamped."""
         if self.c_energy.target is None or self.clamp_du[-1]:
             return None

@@ -17,6 +17,7 @@ class ConditionalGaussian(LayeredEnergy):
     """
 
     has_feedforward = True
+    own_curvature = 2.0
 
     def energy(self, u: Sequence[Tensor]) -> Tensor:
         """E(u) per sample (batch,)."""
@@ -71,7 +72,7 @@ class ConditionalGaussian(LayeredEnergy):
     def descend_(self, work: Sequence[Tensor | None], step: float) -> None:
         u = self._u
         drive = self._feedback(u, work)
-        nudge = self._nudge()
+        nudge = self.nudge()
         for i, back in enumerate(work):
             if back is None:
                 continue
@@ -81,3 +82,38 @@ class ConditionalGaussian(LayeredEnergy):
                 u[i].add_(back, alpha=2.0 * step)
             elif nudge is not None:
                 u[i].sub_(nudge, alpha=step)
+
+    def begin_sweeps(self) -> None:
+        super().begin_sweeps()
+        self._stiffness = [
+            torch.linalg.vector_norm(self.connection(i).weight, dim=0).square()
+            for i in range(self.n_layers - 1)
+        ]
+
+    @torch.no_grad()
+    def layer_derivatives_(self, i: int, grad: Tensor, curvature: Tensor) -> None:
+        """2 e − 2 φ' ⊙ Wᵀe₊ and 2 + 2 φ'² ⊙ diag(WᵀW) − 2 φ'' ⊙ Wᵀe₊, e₊ the next layer's."""
+        u, r, phi = self._u[i], self.rate(i), self.phi[i]
+        if i < self.n_layers - 1:
+            e = torch.sub(self._u[i + 1], self.drive(i + 1), out=self.buffers_of("e")[i + 1])
+            back = self.connection(i).transpose_(e, self.buffers_of("total")[i])
+            slope = phi.pullback(self._ones(i), u, r, self.buffers_of("slope")[i])
+            pulled = torch.mul(back, slope, out=grad)
+            phi.second_pullback(back, pulled, u, r, curvature)
+            slope.square_().mul_(self._stiffness[i])
+            torch.sub(slope, curvature, out=curvature)
+            kept = pulled.clone() if phi.pieces else pulled
+            grad.neg_()
+        else:
+            kept = grad.zero_()
+            curvature.zero_()
+        if i > 0:
+            grad.add_(u).sub_(self.drive(i))
+            curvature.add_(1.0)
+        phi.at_kinks_(grad, kept, u)
+        grad.mul_(2.0)
+        curvature.mul_(2.0)
+        self.add_nudge(i, grad, curvature)
+
+    def _ones(self, i: int) -> Tensor:
+        return self.buffers_of("ones")[i].fill_(1.0)

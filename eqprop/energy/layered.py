@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,8 @@ class LayeredEnergy(EnergyBasedModel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._kept: dict[int, tuple[object, ...]] = {}
+        self._witnessed: list[Tensor] = []
+        self._depth = 0
         super().__init__(*args, **kwargs)
 
     @abstractmethod
@@ -33,11 +36,28 @@ class LayeredEnergy(EnergyBasedModel):
         out = self.buffers_of(name)
         return [phi.value_(u[i], out[i]) for i, phi in enumerate(self.phi)]
 
+    def begin_sweeps(self) -> None:
+        self.rates(self._u)
+
+    def layer_moved(self, i: int) -> None:
+        self.phi[i].value_(self._u[i], self.buffers_of("r")[i])
+
+    def rate(self, i: int) -> Tensor:
+        """r[i] as the last ``begin_sweeps`` or ``layer_moved`` left it."""
+        return self._u[i] if self.phi[i].is_identity else self.buffers_of("r")[i]
+
+    def drive(self, i: int) -> Tensor:
+        """``W[i-1] r[i-1] + b[i-1]`` for one layer i ≥ 1, from the rates as they are kept."""
+        out = self.buffers_of("drive")[i]
+        if not self._is_kept(i - 1, self._u[i - 1], out):
+            self.connection(i - 1).forward_(self.rate(i - 1), out)
+        return out
+
     def drives(self, u: Sequence[Tensor], r: Sequence[Tensor]) -> list[Tensor]:
         """``W[l-1] r[l-1] + b[l-1]`` for l ≥ 1 (the first entry is unused).
 
-        What comes from a clamped layer is computed once and kept until that layer or its weights
-        change: with the input clamped this is the only large product of a relaxation.
+        While the weights are held, what comes from a clamped layer is computed once: with the
+        input clamped this is the only large product of a relaxation.
         """
         out = self.buffers_of("drive")
         for level in range(self.n_layers - 1):
@@ -53,18 +73,63 @@ class LayeredEnergy(EnergyBasedModel):
         r = [phi(u[i]) for i, phi in enumerate(self.phi)]
         return r, [u[0], *(self.connection(i)(r[i]) for i in range(self.n_layers - 1))]
 
+    @contextmanager
+    def holding_weights(self) -> Iterator[None]:
+        """Within it the weights do not change, and what comes from clamped layers is kept.
+
+        Torch's version counters cannot tell a change: neither ``Adam(fused=True)`` nor writing to
+        ``.data`` raises them.
+        """
+        if self._depth == 0:
+            self._kept.clear()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._kept.clear()
+
     def _is_kept(self, level: int, pre: Tensor, drive: Tensor) -> bool:
         """Whether ``drive`` holds this product already; if not, note that it is about to."""
-        if not self.clamp_du[level] or pre is not self._u[level]:
+        if self._depth == 0 or not self.clamp_du[level] or pre is not self._u[level]:
             self._kept.pop(level, None)
             return False
-        weight, bias = self.connection(level).weight, self.connection(level).bias
-        versions = ((t.data_ptr(), t._version) for t in (pre, weight, bias))
-        key = (drive.data_ptr(), drive.shape, *versions)
+        key = (drive.data_ptr(), drive.shape, pre.data_ptr(), pre._version)
         if self._kept.get(level) == key:
             return True
         self._kept[level] = key
         return False
+
+    @torch.no_grad()
+    def u_step(self, dt: float, tau: float) -> float:
+        witness = self._witness()
+        same = len(witness) == len(self._witnessed) and all(
+            torch.equal(now, then) for now, then in zip(witness, self._witnessed, strict=True)
+        )
+        if not same:
+            self._kept.clear()
+            self._witnessed = witness
+        self._depth += 1  # holds the weights without forgetting what earlier steps kept
+        try:
+            return super().u_step(dt, tau)
+        finally:
+            self._depth -= 1
+
+    def _witness(self) -> list[Tensor]:
+        """``W v + b`` of each connection from a clamped layer, for a fixed v: shows any change.
+
+        Reading the weights once is ten times cheaper than the product that it may save.
+        """
+        levels = [i for i in range(self.n_layers - 1) if self.clamp_du[i]]
+        witness = []
+        for level in levels:
+            connection = self.connection(level)
+            probe = torch.linspace(
+                0.5, 1.5, self.dimensions[level], dtype=connection.weight.dtype
+            ).to(connection.weight.device)
+            witness.append(torch.addmv(connection.bias, connection.weight, probe))
+        return witness
 
     @torch.no_grad()
     def weight_gradient(self, u: Sequence[Tensor]) -> list[Tensor]:

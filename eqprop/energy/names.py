@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,7 @@ class PublicNames(nn.Module):
         def total_gradient(self, out: Sequence[Tensor | None]) -> None: ...
         def residual(self, grad: Sequence[Tensor | None]) -> Tensor: ...
         def descend_(self, work: Sequence[Tensor | None], step: float) -> None: ...
+        def holding_weights(self) -> AbstractContextManager[None]: ...
         def weight_gradient(self, u: Sequence[Tensor]) -> list[Tensor]: ...
         def parameter_gradient(self, loss: Tensor) -> list[Tensor]: ...
 
@@ -40,24 +42,28 @@ class PublicNames(nn.Module):
     @torch.no_grad()
     def u_step(self, dt: float, tau: float) -> float:
         """One Euler step; returns the residual of the gradient that it followed."""
+        return self._euler_step(dt / tau)
+
+    def _euler_step(self, step: float) -> float:
         grad = self.free_layers("gradient")
         self.total_gradient(grad)
         for layer, g in zip(self.u, grad, strict=True):
             if g is not None:
-                layer.sub_(g, alpha=dt / tau)
+                layer.sub_(g, alpha=step)
         return float(self.residual(grad))
 
     @torch.no_grad()
     def u_relax(self, dt: float, n_relax: int, tol: float, tau: float) -> float:
         """Up to ``n_relax`` Euler steps, until a residual < ``tol``; returns Σ_batch ΔF."""
-        before = self.E.sum()
-        work = self.free_layers("gradient")
-        for _ in range(n_relax):
-            if tol <= 0:
-                self.descend_(work, dt / tau)
-            elif self.u_step(dt, tau) < tol:
-                break
-        return float(self.E.sum() - before)
+        with self.holding_weights():
+            before = self.E.sum()
+            work = self.free_layers("gradient")
+            for _ in range(n_relax):
+                if tol <= 0:
+                    self.descend_(work, dt / tau)
+                elif self._euler_step(dt / tau) < tol:
+                    break
+            return float(self.E.sum() - before)
 
     def w_get_gradients(self, loss: Tensor | None = None) -> list[Tensor]:
         """∂loss/∂θ in ``parameters()`` order; without a loss, of the batch-mean energy."""

@@ -37,11 +37,18 @@ class Estimator(ABC):
         self.beta = beta
         self._gradients: list[Tensor] = []
 
-    @abstractmethod
     def estimate(
         self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool = False
     ) -> Estimate:
         """The gradient for a one-hot ``target`` (batch, n_out), with measurements if wanted."""
+        with torch.no_grad(), model.holding_weights():
+            return self.run_phases(model, solver, target, measure)
+
+    @abstractmethod
+    def run_phases(
+        self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool
+    ) -> Estimate:
+        """What an estimator defines: its phases and their gradient; the weights are held."""
 
     def gradient_buffers(self, model: EnergyBasedModel) -> list[Tensor]:
         """Tensors like the parameters, allocated once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
@@ -22,9 +21,8 @@ class EquilibriumPropagation(Estimator):
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__(beta)
 
-    @torch.no_grad()
-    def estimate(
-        self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool = False
+    def run_phases(
+        self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool
     ) -> Estimate:
         free = solver.free_phase(model, measure)
         metrics = measured_energy(model, "free", target) if measure else {}
@@ -50,9 +48,8 @@ class CenteredEquilibriumPropagation(Estimator):
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__(beta)
 
-    @torch.no_grad()
-    def estimate(
-        self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool = False
+    def run_phases(
+        self, model: EnergyBasedModel, solver: Solver, target: Tensor, measure: bool
     ) -> Estimate:
         free = solver.free_phase(model, measure)
         metrics = measured_energy(model, "free", target) if measure else {}

@@ -24,8 +24,10 @@ class Solver(ABC):
         tol: stop when the residual ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` falls below it; 0 never tests,
             and so never waits for the device.
         init: where the free phase starts; auto is feedforward where the energy has it, which is
-            then the free equilibrium itself, else normal.
+            then the free equilibrium itself, else the solver's own ``default_init``.
     """
+
+    default_init: Init = "normal"
 
     def __init__(
         self, n_relax: int, n_nudged: int | None = None, tol: float = 0.0, init: Init = "auto"
@@ -42,11 +44,15 @@ class Solver(ABC):
         With ``measure``, ``work`` must then hold the gradient ∂F/∂u that the step followed.
         """
 
+    def begin(self, model: EnergyBasedModel) -> None:
+        """Called once before the steps of a phase."""
+        return
+
     def initialise(self, model: EnergyBasedModel) -> bool:
         """Put the free phase's first state; returns whether it is the free equilibrium already."""
         init = self.init
         if init == "auto":
-            init = "feedforward" if model.has_feedforward else "normal"
+            init = "feedforward" if model.has_feedforward else self.default_init
         if init == "feedforward":
             model.fast_init()
             return model.has_feedforward
@@ -73,7 +79,12 @@ class Solver(ABC):
         With ``measure`` the result holds the residual and the energy change, for which the device
         is asked; without it, and with ``tol = 0``, it is not.
         """
+        with model.holding_weights():
+            return self._relax(model, n_steps, measure)
+
+    def _relax(self, model: EnergyBasedModel, n_steps: int, measure: bool) -> Relaxation:
         before = model.E.mean() if measure else None
+        self.begin(model)
         work = model.free_layers("gradient")
         steps, reason, residual = 0, StopReason.STEP_LIMIT, None
         while steps < n_steps and reason is StopReason.STEP_LIMIT:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init, Solver
+
+SHRINK, GROW = 0.5, 1.1
 
 
 class Euler(Solver):
@@ -14,6 +17,8 @@ class Euler(Solver):
     Args:
         dt: step size, in units of time.
         tau: time constant τ, in the same units.
+        adaptive: take back the step of each sample whose energy rose, and halve that sample's
+            step size; it grows back, up to dt, while the energy falls.
         n_relax: see :class:`Solver`, as are the rest.
     """
 
@@ -25,16 +30,46 @@ class Euler(Solver):
         n_nudged: int | None = None,
         tol: float = 0.0,
         init: Init = "auto",
+        adaptive: bool = False,
     ) -> None:
         super().__init__(n_relax, n_nudged, tol, init)
         self.dt = dt
         self.tau = tau
+        self.adaptive = adaptive
+        self._size = self._energy = torch.empty(0)  # (batch,): each sample's step, and its energy
+
+    def begin(self, model: EnergyBasedModel) -> None:
+        if self.adaptive:
+            self._energy = model.E
+            self._size = torch.full_like(self._energy, self.dt / self.tau)
 
     def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
-        if not measure:
+        if not (measure or self.adaptive):
             model.descend_(work, self.dt / self.tau)
             return
         model.total_gradient(work)
+        if self.adaptive:
+            self._careful_step(model, work)
+            return
         for layer, grad in zip(model.u, work, strict=True):
             if grad is not None:
                 layer.sub_(grad, alpha=self.dt / self.tau)
+
+    def _careful_step(self, model: EnergyBasedModel, work: list[Tensor | None]) -> None:
+        old = model.snapshot("old")
+        for layer, grad in zip(model.u, work, strict=True):
+            if grad is not None:
+                layer.addcmul_(grad, _a_sample(self._size, layer), value=-1.0)
+        energy = model.E
+        rose = ~(energy <= self._energy)  # a NaN has risen too
+        for layer, before, grad in zip(model.u, old, work, strict=True):
+            if grad is not None:
+                layer.copy_(torch.where(_a_sample(rose, layer), before, layer))
+        self._energy = torch.where(rose, self._energy, energy)
+        self._size *= torch.where(rose, SHRINK, GROW)
+        self._size.clamp_(max=self.dt / self.tau)
+
+
+def _a_sample(values: Tensor, layer: Tensor) -> Tensor:
+    """``values`` (batch,) in a shape that scales each sample of ``layer``."""
+    return values.view(-1, *[1] * (layer.dim() - 1))

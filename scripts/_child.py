@@ -1,0 +1,101 @@
+"""Measures one case in a process of its own: peak memory, and the first step beside later ones.
+
+Started by scripts/benchmark.py with a JSON object as its argument; prints one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _cases import Place, Point
+
+LATER = 10  # steps after the first
+
+
+def in_child(case: str, point: Point, place: Place, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What ``measure`` gives for a case, measured in a fresh process; ``error`` where it failed."""
+    request = {"case": case, "point": asdict(point), "place": asdict(place), "extra": extra}
+    command = [sys.executable, __file__, json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return {"error": lines[-1][:300]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds to assemble, of the first step and of later ones; bytes at the peak and before."""
+    from _cases import Place, Point, backprop_step, ep_step, training_of
+    from _timing import device_wait
+
+    point = Point(**request["point"])
+    place = Place(**{**request["place"], "extra": tuple(request["place"]["extra"])})
+    wait = device_wait(place.device)
+    ep_step(training_of("gaussian euler", Point(1, 1, 1), place))()  # imports what torch puts off
+    before = _restart_peak(place.device)
+    start = time.perf_counter()
+    if request["case"] == "backprop":
+        step = backprop_step(point, place)[1]
+    else:
+        step = ep_step(training_of(request["case"], point, place, extra=request["extra"]))
+    assembled = time.perf_counter() - start
+    seconds = [_seconds(step, wait) for _ in range(1 + LATER)]
+    peak = _peak(place.device)
+    return {
+        "assemble_s": assembled,
+        "first_step_s": seconds[0],
+        "later_step_s": statistics.median(seconds[1:]),
+        "peak_bytes": peak,
+        "added_bytes": peak - before,
+    }
+
+
+def _seconds(step: Callable[[], object], wait: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - start
+
+
+def _restart_peak(device: str) -> int:
+    """Bytes in use now, from where the peak is counted on."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    import psutil
+
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the imports' own peak stays
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak(device: str) -> int:
+    """Bytes at the peak of this process, or allocated on the GPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,258 @@
+"""Scripts beside train.py, each run as a user would, at the smallest sizes. No timing is judged."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+sys.path.append(str(SCRIPTS))
+
+import _timing  # noqa: E402
+from _child import in_child  # noqa: E402
+from _timing import Case, interleave, quartiles  # noqa: E402
+
+needs_matplotlib = pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None,
+    reason="figures need matplotlib: pip install 'eqprop[report]'",
+)
+
+
+def run(script: str, *arguments: object, status: int = 0) -> str:
+    """What the script prints: its output, or where it should fail, its message."""
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if status else done.stdout
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def positive(spread: dict[str, float], suffix: str = "") -> bool:
+    q1, median, q3 = (spread[f"{name}{suffix}"] for name in ("q1", "median", "q3"))
+    return 0 < q1 <= median <= q3 < math.inf
+
+
+# ---------------------------------------------------------------------- benchmark.py
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("benchmark") / "made" / "report.json"
+    sizes = ("--batch", 4, 6, "--width", 8, "--depth", 1, "--steps", 3, "--samples", 10)
+    choice = ("--cases", "euler", "newton", "autograd", "--sections", "step", "evaluation")
+    how = ("--quick", "--rounds", 2, "--dtype", "float64", "--threads", 1, "--json", path)
+    out = run("benchmark.py", *sizes, *choice, *how)
+    assert "backprop" in out
+    return json.loads(path.read_text())
+
+
+def test_the_benchmark_tells_of_the_machine(report: dict[str, Any]) -> None:
+    assert report["machine"]["versions"]["torch"]
+    assert report["machine"]["hardware"]["cores_logical"] >= 1
+    assert report["machine"]["threads"] == 1
+    assert report["settings"]["dtype"] == "float64"
+
+
+def test_every_point_has_every_kind_of_row(report: dict[str, Any]) -> None:
+    points = [{"batch": b, "width": 8, "depth": 1, "steps": s}
+              for b, s in ((4, None), (6, None), (4, 3))]  # fmt: skip
+    assert report["points"] == points
+    for point in points:
+        rows = [row for row in report["step"] if row["point"] == point]
+        assert {row["kind"] for row in rows} == {"backprop", "ep", "autograd", "floor"}
+        assert {"gaussian euler", "hopfield euler"} <= {row["case"] for row in rows}
+        assert all(positive(row, "_s") and positive(row["vs_backprop"]) for row in rows)
+        for row in rows:
+            assert (row["kind"] != "ep") or positive(row["vs_floor"])
+    ours = {row["case"]: row for row in report["step"] if row["point"]["steps"] == 3}
+    assert ours["gaussian euler"]["relaxation_steps"] == 3
+    assert ours["hopfield euler"]["relaxation_steps"] == 6
+    assert positive(ours["hopfield euler"]["autograd_over_this"])
+
+
+def test_the_autograd_path_computes_the_closed_form(report: dict[str, Any]) -> None:
+    checks = {check["case"]: check["relative_difference"] for check in report["checks"]}
+    assert checks.keys() == {"gaussian autograd", "hopfield autograd"}
+    assert all(difference < 1e-10 for difference in checks.values())
+
+
+def test_evaluation_is_measured(report: dict[str, Any]) -> None:
+    speeds = {row["case"]: row["samples_per_s"] for row in report["evaluation"]}
+    assert {"backprop", "gaussian euler", "hopfield euler"} <= speeds.keys()
+    assert all(0 < speed < math.inf for speed in speeds.values())
+
+
+def test_a_case_in_a_process_of_its_own() -> None:
+    from _cases import Place, Point
+
+    measured = [
+        in_child("hopfield euler", Point(4, 8, 1, steps), Place(threads=1)) for steps in (2, 200)
+    ]
+    for row in measured:
+        assert all(row[name] > 0 for name in ("assemble_s", "first_step_s", "later_step_s"))
+    few, many = (row["added_bytes"] for row in measured)
+    assert abs(many - few) < 4 * 2**20  # an allocator's noise; 200 states kept would show
+    assert "error" in in_child("hopfield euler", Point(4, 0, 1), Place())
+
+
+def test_start_up_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    run("benchmark.py", "--quick", "--rounds", 1, "--sections", "startup", "--json", path)
+    rows = {row["command"]: row for row in json.loads(path.read_text())["startup"]}
+    assert {"import torch", "train.py --help", "train.py optimizer.lr=abc"} <= rows.keys()
+    assert all(positive(row, "_s") for row in rows.values())
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("varies", [True, False])
+def test_the_benchmark_s_figure(report: dict[str, Any], varies: bool, tmp_path: Path) -> None:
+    from _report import plot
+
+    base = report["points"][0]
+    plot([row for row in report["step"] if varies or row["point"] == base], f"{tmp_path}/b.png")
+    assert is_png(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "0"], "whole number >= 1"),
+        (["--plot", "x.png", "--sections", "memory"], "add it to --sections"),
+        (["--quick", "--cases", "nonsense"], "no case has that"),
+    ],
+)
+def test_a_wrong_benchmark_is_one_line(arguments: list[str], message: str) -> None:
+    assert message in run("benchmark.py", *arguments, status=2).splitlines()[-1]
+
+
+# ---------------------------------------------------------------------- _timing.py
+
+
+def test_cases_take_turns() -> None:
+    calls: list[str] = []
+    cases = [Case(name, lambda name=name: calls.append(name)) for name in "abc"]
+    timings = interleave(cases, rounds=4, warm=False)
+    assert "".join(calls) == "abcbcacababc"
+    assert all(timing.seconds.keys() == {0, 1, 2, 3} for timing in timings)
+    assert positive(timings[0].over(timings[1]))
+
+
+@pytest.mark.parametrize(("turns", "rounds"), [(1, 1), (3, 3), (3, 15), (7, 15), (15, 15)])
+def test_a_slow_case_sits_out_evenly(turns: int, rounds: int) -> None:
+    due = [i for i in range(rounds) if _timing._due(i, turns, rounds)]
+    gaps = {b - a for a, b in zip(due, due[1:], strict=False)}
+    assert (len(due), due[0], due[-1]) == (turns, 0, rounds - 1)
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_quartiles() -> None:
+    assert quartiles([5.0]) == {"median": 5.0, "q1": 5.0, "q3": 5.0}
+    assert quartiles([4, 1, 3, 2, 5]) == {"median": 3, "q1": 2, "q3": 4}
+
+
+# ---------------------------------------------------------------------- benchmark_epoch.py
+
+
+def test_epochs_side_by_side(tmp_path: Path) -> None:
+    small = ("dataset=digits", "model.hidden=[8]", "dynamics.n_relax=2", "trainer.log_every=2")
+    path, how = tmp_path / "epochs.json", ("--epochs", 2, "--limit", 50, "--threads", 1)
+    experiments = ("gaussian_mnist", "hopfield_mnist")
+    run("benchmark_epoch.py", *experiments, *how, "--override", *small, "--json", path)
+    results = json.loads(path.read_text())["results"]
+    assert tuple(result["experiment"] for result in results) == experiments
+    for result in results:
+        assert result["epochs"] == 2
+        for part in ("train_s", "eval_s"):
+            assert all(positive(result[part][who]) for who in ("eqprop", "backprop", "ratio"))
+        assert all(0 <= accuracy <= 1 for accuracy in result["accuracy"].values())
+
+
+def test_an_unknown_experiment_is_one_line() -> None:
+    assert "experiment=nonsense" in run("benchmark_epoch.py", "nonsense", status=2)
+
+
+# ---------------------------------------------------------------------- plot_runs.py
+
+
+def make_run(folder: Path, lr: float, split: str = "test") -> Path:
+    """A run's folder as training leaves it, its last line torn."""
+    rows = [
+        {"step": 10 * epoch, "epoch": epoch, f"accuracy/{split}": 0.8 + epoch / 100,
+         "time/train_s": 1.0}
+        for epoch in range(1, 6)
+    ]  # fmt: skip
+    (folder / ".hydra").mkdir(parents=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(lines + '{"step": 60, "epo')
+    (folder / ".hydra" / "config.yaml").write_text(
+        "name: null\nmodel: {_target_: eqprop.ConditionalGaussian}\n"
+        "dynamics: {_target_: eqprop.relaxation.Euler, n_relax: 20}\n"
+        f"dataset: {{_target_: eqprop.data.Digits}}\noptimizer: {{lr: {lr}}}\n"
+    )
+    return folder
+
+
+@needs_matplotlib
+def test_runs_in_one_figure(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
+    run("plot_runs.py", *runs, "--out", tmp_path / "docs" / "runs.png")
+    assert is_png(tmp_path / "docs" / "runs.png")
+
+
+def test_runs_are_read_and_told_apart(tmp_path: Path) -> None:
+    from plot_runs import read_run, told_apart
+
+    folders = [make_run(tmp_path / name, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
+    runs = [read_run(folder, None, None) for folder in folders]
+    assert runs[0].accuracy == [(epoch, 0.8 + epoch / 100) for epoch in range(1, 6)]
+    label = "ConditionalGaussian, Euler 20, Digits"
+    assert told_apart(runs) == [f"{label}, lr 0.1", f"{label}, lr 0.2"]
+    assert told_apart(runs[:1]) == [label]
+
+
+def test_a_test_set_measured_once_gives_way_to_validation(tmp_path: Path) -> None:
+    from plot_runs import read_run
+
+    folder = make_run(tmp_path / "a", 0.1, split="validation")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('\n{"step": 60, "epoch": 6, "accuracy/test": 0.9}\n')
+    assert read_run(folder, "mine", None).split == "validation"
+    assert read_run(folder, "mine", "test").accuracy == [(6, 0.9)]
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
+    assert "is no run's folder" in run("plot_runs.py", tmp_path, "--out", "x.png", status=2)
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert "no test accuracy" in run("plot_runs.py", tmp_path, "--out", "x.png", status=2)
+
+
+# ---------------------------------------------------------------------- picture_ep.py
+
+
+@needs_matplotlib
+def test_the_picture_of_ep(tmp_path: Path) -> None:
+    run("picture_ep.py", "--out", tmp_path / "ep.png")
+    assert is_png(tmp_path / "ep.png")
+
+
+def test_the_picture_s_errors_have_the_orders_that_it_names() -> None:
+    import picture_ep
+
+    model, target = picture_ep.network(seed=2)
+    found = picture_ep.errors(model, target)
+    for name, order in (("one-sided", 1), ("centered", 2)):
+        steps = zip(found[name][-3:], found[name][-2:], strict=False)
+        assert all(math.log10(a / b) * 3 == pytest.approx(order, abs=0.05) for a, b in steps)
