@@ -20,6 +20,7 @@ from eqprop.console import ConsoleTracker
 from eqprop.data import Data
 from eqprop.energy import EnergyBasedModel
 from eqprop.errors import ConfigError
+from eqprop.relaxation import Solver
 from eqprop.schema import Config
 from eqprop.tracking import JsonlTracker, RunInfo, Trackers
 from eqprop.training import Training
@@ -35,10 +36,12 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
     data: Data = instantiate(cfg.dataset, root=config.paths.data).load(device, dtype)
     model = build_model(cfg, config, data).to(device=device, dtype=dtype)
     model.generator = torch.Generator(device).manual_seed(config.seed)
+    solver: Solver = instantiate(cfg.dynamics)
+    solver.check(model)
     trainer = config.trainer
     return Training(
         model=model,
-        solver=instantiate(cfg.dynamics),
+        solver=solver,
         estimator=instantiate(cfg.estimator),
         optimizer=build_optimizer(cfg.optimizer, model),
         data=data,

@@ -15,6 +15,7 @@ from eqprop.compose import check, conf_dir, register_resolvers, validate_compose
 from eqprop.errors import UserError
 from eqprop.failures import TRACEBACK, before_the_run, describe, reported
 from eqprop.files import write_atomically
+from eqprop.output import prepare_output
 from eqprop.record import RunFolder
 from eqprop.slug import new_folder
 
@@ -68,6 +69,7 @@ def run() -> None:
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         os.environ[TRACEBACK] = "1"
     try:
+        prepare_output()
         check(sys.argv[1:])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here and become one line
         main()

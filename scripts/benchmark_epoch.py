@@ -72,8 +72,6 @@ def arguments() -> argparse.Namespace:
 @contextlib.contextmanager
 def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Contest]:
     """An experiment ready to train, its record open in ``folder``, and its rival."""
-    from eqprop import assembly
-
     overrides = [
         f"experiment={name}",
         "tracking=none",
@@ -86,6 +84,8 @@ def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Conte
     ]
     cfg = compose(overrides)
     config = validate_composed(cfg)
+    from eqprop import assembly  # loads torch, which no mistake above should have to wait for
+
     training = assembly.build_training(cfg, config)
     trackers = assembly.build_trackers(config, cfg, training)
     (folder / name).mkdir(parents=True)

@@ -175,15 +175,15 @@ def untimed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def wandb_runs(cwd: Path) -> list[dict[str, Any]]:
     """What W&B's own reader finds of each run: its header and its summary, in one mapping."""
 
-    def inspect(file: Path, *options: str) -> list[dict[str, Any]]:
+    def inspect(file: Path, *options: str) -> str:
         command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(file)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     found = []
     for file in sorted(cwd.glob("outputs/wandb/offline-run-*/*.wandb")):
-        (header,) = (record["run"] for record in inspect(file) if record["type"] == "run")
-        found.append({**header, **inspect(file, "--summary")[0]})
+        records = [json.loads(line) for line in inspect(file).splitlines()]
+        (header,) = (record["run"] for record in records if record["type"] == "run")
+        found.append({**header, **json.loads(inspect(file, "--summary"))})
     return found
 
 

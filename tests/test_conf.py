@@ -177,7 +177,7 @@ class TestHopfieldBringsWhatItNeeds:
             (["model=hopfield"], "eqprop.SquaredError", "Newton", 6),
             (["model=hopfield", "cost=cross_entropy"], "eqprop.CrossEntropy", "Newton", 6),
             (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", "Euler", 20),
-            (["model=gaussian"], "eqprop.CrossEntropy", "Euler", 20),
+            (["model=gaussian"], "eqprop.CrossEntropy", "Newton", 6),
             (["experiment=gaussian_mnist", "model=hopfield"], "eqprop.CrossEntropy", "Euler", 20),
             (["experiment=hopfield_mnist", "cost=cross_entropy"], "eqprop.CrossEntropy", "Euler", 50),
         ],

@@ -20,7 +20,6 @@ import threading
 import warnings
 from typing import Any, TextIO
 
-
 WANTED = ("sklearn.datasets", "torch._dynamo", "wandb", "eqprop.assembly", "eqprop.cli")
 """What runs need and what takes long to import."""
 

@@ -12,8 +12,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-# A layer this narrow (the classes) is stored column by column: BLAS then computes the product
-# that ends in it about twice as fast.
+# A product that ends in a layer this narrow (the classes) goes into a buffer stored column by
+# column: BLAS computes it about twice as fast.
 NARROW = 32
 
 
@@ -76,11 +76,11 @@ class Buffers:
     def _all(self, name: str) -> list[Tensor]:
         if name not in self._full:
             like, n = self._like, self.capacity
-            self._full[name] = [_zeros(n, shape, like) for shape in self.shapes]
+            self._full[name] = [_zeros(n, shape, like, name == "drive") for shape in self.shapes]
         return self._full[name]
 
 
-def _zeros(n: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    if len(shape) == 1 and shape[0] <= NARROW:
+def _zeros(n: int, shape: tuple[int, ...], like: Tensor, product: bool) -> Tensor:
+    if product and len(shape) == 1 and shape[0] <= NARROW:
         return torch.zeros((*shape, n), dtype=like.dtype, device=like.device).t()
     return torch.zeros((n, *shape), dtype=like.dtype, device=like.device)

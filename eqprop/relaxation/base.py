@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
+from eqprop.errors import ConfigError
 from eqprop.relaxation.result import Relaxation, StopReason
 
 Init = Literal["auto", "normal", "zeros", "feedforward"]
@@ -43,6 +44,16 @@ class Solver(ABC):
 
         With ``measure``, ``work`` must then hold the gradient ∂F/∂u that the step followed.
         """
+
+    def check(self, model: EnergyBasedModel) -> None:
+        """Refuse a model that this solver cannot relax, before a run begins.
+
+        Raises:
+            ConfigError: if the energy lacks a closed form that the solver needs, or a first state.
+        """
+        if self.init == "feedforward" and not model.has_feedforward:
+            name = type(model).__name__
+            raise ConfigError(f"dynamics.init=feedforward: {name} has none; choose normal or zeros")
 
     def begin(self, model: EnergyBasedModel) -> None:
         """Called once before the steps of a phase."""
@@ -106,3 +117,16 @@ class Solver(ABC):
         if residual < self.tol:
             return StopReason.CONVERGED
         return StopReason.STEP_LIMIT if math.isfinite(residual) else StopReason.NOT_FINITE
+
+
+def require(model: EnergyBasedModel, method: str, solver: str) -> None:
+    """Refuse ``model`` where it does not define ``method``.
+
+    Raises:
+        ConfigError: naming the energy, the method and the solvers that do without.
+    """
+    if getattr(type(model), method) is getattr(EnergyBasedModel, method):
+        raise ConfigError(
+            f"dynamics={solver}: {type(model).__name__} defines no {method}; "
+            "choose dynamics=euler or dynamics=anderson"
+        )

@@ -9,6 +9,7 @@ from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init, Solver
 
 SHRINK, GROW = 0.5, 1.1
+ROUNDING = 8.0  # an energy rises only by more than this many of its own last digits
 
 
 class Euler(Solver):
@@ -61,7 +62,8 @@ class Euler(Solver):
             if grad is not None:
                 layer.addcmul_(grad, _a_sample(self._size, layer), value=-1.0)
         energy = model.E
-        rose = ~(energy <= self._energy)  # a NaN has risen too
+        slack = ROUNDING * torch.finfo(energy.dtype).eps * self._energy.abs().clamp_min(1.0)
+        rose = ~(energy <= self._energy + slack)  # a NaN has risen too
         for layer, before, grad in zip(model.u, old, work, strict=True):
             if grad is not None:
                 layer.copy_(torch.where(_a_sample(rose, layer), before, layer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation.base import Init, Solver
+from eqprop.relaxation.base import Init, Solver, require
 
 
 class Exact(Solver):
@@ -28,6 +28,10 @@ class Exact(Solver):
         init: Init = "auto",
     ) -> None:
         super().__init__(n_relax, n_nudged, tol, init)
+
+    def check(self, model: EnergyBasedModel) -> None:
+        super().check(model)
+        require(model, "minimise_layer_", "exact")
 
     def begin(self, model: EnergyBasedModel) -> None:
         model.begin_sweeps()

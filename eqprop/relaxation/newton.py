@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation.base import Init, Solver
+from eqprop.relaxation.base import Init, Solver, require
 
 
 class Newton(Solver):
@@ -34,6 +34,10 @@ class Newton(Solver):
     ) -> None:
         super().__init__(n_relax, n_nudged, tol, init)
         self.clip = clip
+
+    def check(self, model: EnergyBasedModel) -> None:
+        super().check(model)
+        require(model, "layer_derivatives_", "newton")
 
     def begin(self, model: EnergyBasedModel) -> None:
         model.begin_sweeps()

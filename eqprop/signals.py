@@ -1,0 +1,89 @@
+"""SIGTERM, SIGINT and SIGUSR2: the run saves at its next step boundary, then ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+REQUEUE = 75
+"""EX_TEMPFAIL, "try again later": for a cluster that is to queue the job again."""
+
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR2: REQUEUE}
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to stop by a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = signal.Signals(number)
+        self.exit_code = EXIT_CODES[self.number]
+        super().__init__(f"interrupted by {self.number.name}")
+
+
+class Stop:
+    """Whether the run has been told to stop. Outside of ``deferred`` a signal stops it at once."""
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._deferring = False
+        self._previous: dict[int, Any] = {}
+
+    def raise_if_requested(self) -> None:
+        """Call the handlers on that were there before, then raise Stopped, if a signal came.
+
+        They are called only now: one that ends the process must not lose what has been learnt.
+        """
+        if self.requested is None:
+            return
+        self._deferring = False
+        previous = self._previous.get(self.requested)
+        if callable(previous) and previous is not signal.default_int_handler:
+            previous(self.requested, None)
+        raise Stopped(self.requested)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it a signal only sets ``requested``, except a second SIGINT, which ends at once."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def install(self) -> None:
+        """Listen, where Python allows it: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in EXIT_CODES:
+            self._previous[number] = signal.signal(number, self._heard)
+
+    def restore(self) -> None:
+        """Put back the handlers that were there before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous = {}
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        again = self.requested is not None and number == signal.SIGINT
+        if self.requested is None:
+            self.requested = number
+        if again:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one needs nobody's help
+            raise KeyboardInterrupt
+        if not self._deferring:
+            self.raise_if_requested()
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """Listen for the signals within it."""
+    stop = Stop()
+    stop.install()
+    try:
+        yield stop
+    finally:
+        stop.restore()
