@@ -14,8 +14,8 @@ class Anderson(Solver):
 
     Each sample on its own: the next state is the combination ``Σ α_k g(u_k)``, Σ α = 1, whose
     residuals ``Σ α_k (g(u_k) − u_k)`` are smallest. Where an extrapolated state's residual is
-    larger than the last, it is taken back: that sample takes the plain Euler step instead, and its
-    history is forgotten, so that the worst case is Euler. Source: Walker & Ni (2011), as a
+    larger than the last, or its energy than before the step, it is taken back: that sample takes
+    the plain Euler step instead, and its history is forgotten, so that the worst case is Euler. Source: Walker & Ni (2011), as a
     regularised normal equation.
 
     Args:
@@ -78,6 +78,11 @@ class Anderson(Solver):
         self._valid[:, slot] = (~taken_back).to(self._valid.dtype)
         mixed = torch.einsum("bm,bmn->bn", self._weights(), self._history)
         self._plain = taken_back | (self._valid.sum(1) <= 1.0)
+        before = model.E
+        _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
+        rose = ~(model.E <= before) & ~self._plain
+        self._plain |= rose
+        self._valid *= (~rose).unsqueeze(1)
         _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
 
     def _weights(self) -> Tensor:
