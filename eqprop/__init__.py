@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eqprop.cost import CEnergy, CrossEntropy, SquaredError
     from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
+    from eqprop.trained import load
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOME = {
     "ConditionalGaussian": "eqprop.energy",
     "EnergyBasedModel": "eqprop.energy",
     "RestrictedHopfield": "eqprop.energy",
+    "load": "eqprop.trained",
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "EnergyBasedModel",
     "RestrictedHopfield",
     "SquaredError",
+    "load",
 ]
 
 

@@ -17,6 +17,14 @@ from torch import Tensor
 from eqprop.elementwise import Activation
 
 _aten = torch.ops.aten
+_sigmoid_backward = _aten.sigmoid_backward.grad_input
+_tanh_backward = _aten.tanh_backward.grad_input
+_threshold_backward = _aten.threshold_backward.grad_input
+_leaky_relu_out = _aten.leaky_relu.out
+_leaky_relu_backward = _aten.leaky_relu_backward.grad_input
+_hardtanh_backward = _aten.hardtanh_backward.grad_input
+_softplus_out = _aten.softplus.out
+_softplus_backward = _aten.softplus_backward.grad_input
 LEAKY_SLOPE = 0.05
 
 
@@ -62,11 +70,11 @@ class Sigmoid(Activation):
         return torch.sigmoid(u, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        return _aten.sigmoid_backward.grad_input(grad, r, grad_input=out)
+        return _sigmoid_backward(grad, r, grad_input=out)
 
     def second_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
         torch.mul(r, -2.0, out=out).add_(1.0)
-        return _aten.sigmoid_backward.grad_input(out, r, grad_input=out)
+        return _sigmoid_backward(out, r, grad_input=out)
 
     def second_pullback(
         self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
@@ -84,11 +92,11 @@ class Tanh(Activation):
         return torch.tanh(u, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        return _aten.tanh_backward.grad_input(grad, r, grad_input=out)
+        return _tanh_backward(grad, r, grad_input=out)
 
     def second_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
         torch.mul(r, -2.0, out=out)
-        return _aten.tanh_backward.grad_input(out, r, grad_input=out)
+        return _tanh_backward(out, r, grad_input=out)
 
     def second_pullback(
         self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
@@ -115,7 +123,7 @@ class ReLU(PiecewiseLinear):
         return torch.clamp_min(u, 0.0, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        return _aten.threshold_backward.grad_input(grad, r, 0.0, grad_input=out)
+        return _threshold_backward(grad, r, 0.0, grad_input=out)
 
 
 class LeakyReLU(PiecewiseLinear):
@@ -128,10 +136,10 @@ class LeakyReLU(PiecewiseLinear):
         self.name = "leaky_relu"
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
-        return _aten.leaky_relu.out(u, LEAKY_SLOPE, out=out)
+        return _leaky_relu_out(u, LEAKY_SLOPE, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        return _aten.leaky_relu_backward.grad_input(grad, u, LEAKY_SLOPE, False, grad_input=out)
+        return _leaky_relu_backward(grad, u, LEAKY_SLOPE, False, grad_input=out)
 
 
 class HardSigmoid(PiecewiseLinear):
@@ -158,7 +166,7 @@ class HardSigmoid(PiecewiseLinear):
         # hardtanh_backward is open at both ends: the next numbers outside [0, 1] close it.
         info = torch.finfo(u.dtype)
         low, high = -info.smallest_normal, 1.0 + info.eps
-        return _aten.hardtanh_backward.grad_input(grad, u, low, high, grad_input=out)
+        return _hardtanh_backward(grad, u, low, high, grad_input=out)
 
     def at_kinks_(self, grad: Tensor, pulled: Tensor, u: Tensor) -> None:
         other = grad + pulled
@@ -179,10 +187,10 @@ class Softplus(Activation):
         self.name = "softplus"
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
-        return _aten.softplus.out(u, 1.0, 20.0, out=out)
+        return _softplus_out(u, 1.0, 20.0, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        return _aten.softplus_backward.grad_input(grad, u, 1.0, 20.0, grad_input=out)
+        return _softplus_backward(grad, u, 1.0, 20.0, grad_input=out)
 
     def second_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
         torch.sigmoid(u, out=out)

@@ -16,12 +16,18 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from eqprop import environment
 from eqprop.console import ConsoleTracker
 from eqprop.data import Data
-from eqprop.energy import EnergyBasedModel
+from eqprop.energy import EnergyBasedModel, LayeredEnergy
 from eqprop.errors import ConfigError
+from eqprop.keeper import Checkpoints
+from eqprop.redact import redact_all
 from eqprop.relaxation import Solver
+from eqprop.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.schema import Config
+from eqprop.signals import Stop
+from eqprop.snapshot import restore
 from eqprop.tracking import JsonlTracker, RunInfo, Trackers
 from eqprop.training import Training
 
@@ -35,9 +41,10 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
     dtype = DTYPES[config.device.dtype]
     data: Data = instantiate(cfg.dataset, root=config.paths.data).load(device, dtype)
     model = build_model(cfg, config, data).to(device=device, dtype=dtype)
+    if config.device.compile and not isinstance(model, LayeredEnergy):
+        model.energy = torch.compile(model.energy)  # type: ignore[method-assign]
     model.generator = torch.Generator(device).manual_seed(config.seed)
-    solver: Solver = instantiate(cfg.dynamics)
-    solver.check(model)
+    solver: Solver = instantiate(cfg.dynamics).for_model(model)
     trainer = config.trainer
     return Training(
         model=model,
@@ -135,20 +142,65 @@ def recording(trackers: Trackers, run: RunInfo, training: Training) -> Iterator[
     trackers.finish(training.summary(), "done")
 
 
-def run_info(config: Config, cfg: DictConfig, folder: Path, group: str | None) -> RunInfo:
-    """What trackers may show of the run in ``folder``."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+def attach_keeper(
+    training: Training, config: Config, run: RunInfo, trackers: Trackers, stop: Stop
+) -> None:
+    """Let the training save into its folder, and stop there when a signal has come."""
+    rows = next(tracker for tracker in trackers.active if isinstance(tracker, JsonlTracker))
+    meta = {
+        "run_id": run.id,
+        "config": run.config,
+        "versions": environment.versions(),
+        "threads": torch.get_num_threads(),
+        "device": device_name(training),
+    }
+    how = config.checkpoint
+    training.keeper = Checkpoints(
+        *(run.folder / "checkpoints", meta, stop, rows.sync),
+        *(how.every, how.every_steps, how.keep, how.share),
+    )
+
+
+def device_name(training: Training) -> str:
+    """What a run computes on: other processors round differently."""
+    device = training.data.train.x.device
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return str(environment.hardware()["cpu"])
+
+
+def go_on(training: Training, earlier: Earlier) -> None:
+    """Put the training where its newest checkpoint was written, and the metrics with it."""
+    start = take(earlier)
+    if start is not None:
+        restore(training, start)
+        warn_of_differences(start.meta, torch.get_num_threads(), device_name(training))
+    size = 0 if start is None else int(start.meta["metrics_bytes"])
+    cut_metrics(earlier.folder / "metrics.jsonl", size)
+
+
+def run_info(
+    config: Config,
+    cfg: DictConfig,
+    folder: Path,
+    group: str | None,
+    earlier: Earlier | None = None,
+) -> RunInfo:
+    """What trackers may show of the run in ``folder``, under its earlier id if it had one."""
+    plain: Any = redact_all(OmegaConf.to_container(cfg, resolve=True))
+    known = earlier.meta if earlier is not None and earlier.meta is not None else {}
     shared = config.tracking
     name = re.sub(r"^\d\d-\d\d-\d\d-", "", folder.name)  # W&B puts the time before it
     return RunInfo(
-        id=name,
+        id=str(known.get("run_id", name)),
         name=name,
         project=shared.project,
         folder=folder,
         outputs=Path(config.paths.outputs),
         entity=shared.entity,
         group=shared.group or group,
-        tags=tuple(shared.tags),
-        notes=shared.notes,
+        tags=tuple(redact_all(shared.tags)),
+        notes=redact_all(shared.notes),
         config=plain,
+        resumed=earlier is not None,
     )

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.compose import check, conf_dir, register_resolvers, validate_composed
+from eqprop.command import prepared
+from eqprop.compose import conf_dir, register_resolvers, validate_composed
 from eqprop.errors import UserError
 from eqprop.failures import TRACEBACK, before_the_run, describe, reported
 from eqprop.files import write_atomically
 from eqprop.output import prepare_output
 from eqprop.record import RunFolder
+from eqprop.redact import redact
+from eqprop.resume import earlier_run
+from eqprop.signals import listening
 from eqprop.slug import new_folder
+from eqprop.streams import flush, open_streams
 
+log = logging.getLogger(__name__)
 register_resolvers()
 
 
@@ -27,29 +36,55 @@ def main(cfg: DictConfig) -> float:
     """One run: compose, train, record. Returns the objective, the best accuracy."""
     config = validate_composed(cfg)
     path, group = placement(config.paths.outputs)
-    with reported(path), RunFolder.claim(path) as folder:
-        save_resolved(cfg, path)
-        from eqprop import assembly  # loads torch, which no mistake above should have to wait for
-        from eqprop.console import show_result
+    with listening() as stop, reported(path):
+        earlier = earlier_run(path, config.resume, plain(cfg))
+        if earlier is not None and earlier.is_finished(config.trainer.epochs):
+            log.info("%s is done already, with an objective of %.4f", path, earlier.objective)
+            return earlier.objective
+        with RunFolder.claim(path, resume=earlier is not None) as folder:
+            save_configuration(cfg, path)
+            from eqprop import assembly  # loads torch, which no mistake above should wait for
+            from eqprop.console import show_result
 
-        training = assembly.build_training(cfg, config)
-        folder.record_environment()  # again: now it can name the GPUs
-        trackers = assembly.build_trackers(config, cfg, training)
-        run = assembly.run_info(config, cfg, path, group)
-        with assembly.recording(trackers, run, training):
-            objective = training.fit()
-        folder.finish("done", objective=objective)
-        show_result(training.summary(), path, trackers)
+            training = assembly.build_training(cfg, config)
+            folder.record_environment()  # again: now it can name the GPUs
+            run = assembly.run_info(config, cfg, path, group, earlier)
+            trackers = assembly.build_trackers(config, cfg, training)
+            assembly.attach_keeper(training, config, run, trackers, stop)
+            if earlier is not None:
+                assembly.go_on(training, earlier)
+            with assembly.recording(trackers, run, training), stop.deferred():
+                objective = training.fit()
+            folder.finish("done", objective=objective)
+            show_result(training.summary(), path, trackers)
     return objective
 
 
-def save_resolved(cfg: DictConfig, folder: Path) -> None:
-    """Write what the run really uses where Hydra has left its interpolations as they are."""
-    part = HydraConfig.get().output_subdir if HydraConfig.initialized() else ".hydra"
-    if part is not None:
-        (folder / part).mkdir(exist_ok=True)
-        text = OmegaConf.to_yaml(cfg, resolve=True)
-        write_atomically(folder / part / "config.yaml", text.encode())
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved values."""
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def save_configuration(cfg: DictConfig, folder: Path) -> None:
+    """Write what the run really uses where Hydra has left its interpolations as they are.
+
+    No secret stays in Hydra's files. A resumed run's, which Hydra has been told to leave alone,
+    get its new overrides.
+    """
+    settings = HydraConfig.get() if HydraConfig.initialized() else None
+    part = ".hydra" if settings is None else settings.output_subdir
+    if part is None and (folder / ".hydra").is_dir():
+        part = ".hydra"
+    if part is None:
+        return
+    (folder / part).mkdir(exist_ok=True)
+    texts = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
+    if settings is not None:
+        texts["overrides.yaml"] = OmegaConf.to_yaml(settings.overrides.task)
+    with suppress(FileNotFoundError):
+        texts["hydra.yaml"] = (folder / part / "hydra.yaml").read_text(encoding="utf-8")
+    for name, text in texts.items():
+        write_atomically(folder / part / name, redact(text).encode())
 
 
 def placement(outputs: str) -> tuple[Path, str | None]:
@@ -64,17 +99,21 @@ def placement(outputs: str) -> tuple[Path, str | None]:
 
 
 def run() -> None:
-    """The command ``eqprop-train``: exits 0 done, 1 failed, 2 wrong command, 130 interrupted."""
+    """The command ``eqprop-train``.
+
+    Exits 0 done, 1 failed, 2 wrong command, 130 or 143 interrupted, 75 to be queued again.
+    """
+    open_streams()
     sys.path.insert(0, os.getcwd())  # an energy of one's own lies beside the command
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         os.environ[TRACEBACK] = "1"
     try:
         prepare_output()
-        check(sys.argv[1:])
+        sys.argv[1:] = prepared(sys.argv[1:])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here and become one line
         main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(getattr(stop, "exit_code", 130))
     except Exception as error:
         if TRACEBACK in os.environ:
             raise
@@ -82,3 +121,5 @@ def run() -> None:
         if not hasattr(error, "reported"):
             print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
+    finally:
+        flush()

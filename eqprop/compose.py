@@ -24,10 +24,11 @@ from eqprop.slug import register_resolvers
 __all__ = ["check", "compose", "conf_dir", "register_resolvers", "validate_composed"]
 
 
-def check(argv: Sequence[str]) -> None:
+def check(argv: Sequence[str]) -> DictConfig | None:
     """Compose and validate what the command line asks for: one run, or the jobs of a multirun.
 
-    Where it asks for help or for the configuration to be shown, it is composed only.
+    Where it asks for help or for the configuration to be shown, it is composed only. Returns the
+    configuration of a single run, Hydra's own part included, else None.
 
     Args:
         argv: the arguments without the program's name.
@@ -39,7 +40,7 @@ def check(argv: Sequence[str]) -> None:
     register_resolvers()
     args = get_args_parser().parse_args(list(argv))
     if args.shell_completion or args.hydra_help or args.experimental_rerun is not None:
-        return
+        return None
     _refuse_contradictions(args)
     composer = Composer(args.config_name or "config", args.config_path, args.config_dir)
     overrides = composer.parse(args.overrides)
@@ -48,7 +49,10 @@ def check(argv: Sequence[str]) -> None:
     elif args.multirun or _asks_for_multirun(args.overrides, overrides, composer):
         check_jobs(args.overrides, composer)
     else:
-        composer.validate(composer.load(args.overrides))
+        cfg = composer.load(args.overrides)
+        composer.validate(cfg)
+        return cfg
+    return None
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:

@@ -23,8 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from eqprop import translate
 from eqprop.errors import ConfigError
+from eqprop.lock import refuse_used
 from eqprop.schema import Config, validate
 from eqprop.slug import register_resolvers
+from eqprop.yamlguard import guarded_files
 
 
 def conf_dir() -> Path:
@@ -86,7 +88,7 @@ class Composer:
         self, overrides: Sequence[str], mode: RunMode = RunMode.RUN, any_sweep: bool = False
     ) -> DictConfig:
         """Compose, Hydra's own part included; `any_sweep` lets several values through in a RUN."""
-        with translate.composition(self.loader, self.name, overrides), _no_path_is_missing():
+        with translate.composition(self.loader, self.name, overrides), _reading_files():
             return self.loader.load_configuration(
                 config_name=self.name,
                 overrides=list(overrides),
@@ -96,7 +98,7 @@ class Composer:
 
     def repository(self, overrides: Sequence[str]) -> IConfigRepository:
         """Return the files there are, those of a search path among the overrides included."""
-        with translate.composition(self.loader, self.name, overrides), _no_path_is_missing():
+        with translate.composition(self.loader, self.name, overrides), _reading_files():
             return self.loader._parse_overrides_and_create_caching_repo(self.name, list(overrides))[
                 1
             ]
@@ -119,8 +121,12 @@ class Composer:
         try:
             validate_composed(cfg)
             with translate.resolution(cfg):
-                for folder in folders:
-                    OmegaConf.select(cfg, f"hydra.{folder}", throw_on_missing=True)
+                parts = [
+                    str(OmegaConf.select(cfg, f"hydra.{folder}", throw_on_missing=True))
+                    for folder in folders
+                ]
+            if cfg.get("resume") is None:
+                refuse_used(Path(*parts))  # before Hydra writes its configuration over it
         finally:
             holder.cfg = before
 
@@ -137,9 +143,9 @@ def _primary(config_path: str | None) -> str:
 
 
 @contextmanager
-def _no_path_is_missing() -> Iterator[None]:
-    """Raise what Hydra only warns of, before it goes on to complain about something else."""
-    with warnings.catch_warnings():
+def _reading_files() -> Iterator[None]:
+    """Refuse files that are none, and raise what Hydra only warns of: a path that is missing."""
+    with warnings.catch_warnings(), guarded_files():
         message = r"provider=.*is not\s+available"
         warnings.filterwarnings("error", message=message, category=UserWarning)
         yield

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+
+Op = Callable[[], object]
+"""An operation with its tensors bound; calling it writes into one of them."""
 
 
 class Dense(nn.Linear):
     """Every unit with every unit: ``weight`` (post, pre) and ``bias`` (post), as torch.nn.Linear.
 
-    The in-place products below are what a relaxation calls; each writes into the caller's buffer.
+    A relaxation replays the same products on buffers that never move, so they are given as
+    operations with their tensors bound: replaying one costs no look-up.
     """
 
-    def forward_(self, r: Tensor, out: Tensor) -> Tensor:
-        """Write ``r Wᵀ + b`` (batch, post) into ``out``, from ``r`` (batch, pre)."""
-        return torch.addmm(self.bias, r, self.weight.t(), out=out)
+    def forward_op(self, r: Tensor, out: Tensor) -> Op:
+        """The product ``r Wᵀ + b`` (batch, post) into ``out``, from ``r`` (batch, pre)."""
+        return partial(torch.addmm, self.bias, r, self.weight.t(), out=out)
 
-    def transpose_(self, e: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Write ``e W`` (batch, pre), plus ``bias`` of that shape, into ``out``."""
+    def transpose_op(self, e: Tensor, out: Tensor, bias: Tensor | None = None) -> Op:
+        """The product ``e W`` (batch, pre), plus ``bias`` of that shape, into ``out``."""
         if bias is None:
-            return torch.mm(e, self.weight, out=out)
-        return torch.addmm(bias, e, self.weight, out=out)
+            return partial(torch.mm, e, self.weight, out=out)
+        return partial(torch.addmm, bias, e, self.weight, out=out)
 
     def gradient_(
         self, post: Tensor, pre: Tensor, scale: float, weight: Tensor, bias: Tensor

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from eqprop.streams import QuietConsole
 from eqprop.tracking import RunInfo, State, Tracker, Trackers
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) 
         if f"best/{name}" in summary:
             cells = (f"{100 * summary[f'{which}/{name}']:.2f} %" for which in ("best", "last"))
             table.add_row(split, *cells)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = QuietConsole(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     console.print(f"run        {folder}")
     for line in trackers.locations():

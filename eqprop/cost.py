@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from eqprop.connection import Op
 
 
 class CEnergy(ABC):
@@ -63,6 +66,14 @@ class CEnergy(ABC):
             (grad,) = torch.autograd.grad(self.compute_energy(leaf).sum(), leaf)
         return grad if out is None else out.copy_(grad)
 
+    def gradient_ops(self, u_last: Tensor, out: Tensor) -> tuple[list[Op], float]:
+        """Operations that write a gradient into ``out``, and the factor that makes it β ∂C/∂u_last.
+
+        They hold the target as it is now. The factor saves a pass: whoever subtracts the gradient
+        scales it anyway.
+        """
+        return [partial(self.gradient, u_last, out)], 1.0
+
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
         """The diagonal of β ∂²C/∂u_last², of ``u_last``'s shape; zeros without a target.
 
@@ -102,6 +113,9 @@ class SquaredError(CEnergy):
             return _zeros(u_last, out)
         return torch.sub(u_last, self.target_for(u_last), out=out).mul_(self.beta)
 
+    def gradient_ops(self, u_last: Tensor, out: Tensor) -> tuple[list[Op], float]:
+        return [partial(torch.sub, u_last, self.target_for(u_last), out=out)], self.beta
+
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
         if self.target is None:
             return _zeros(u_last, out)
@@ -129,6 +143,13 @@ class CrossEntropy(CEnergy):
         target = self.target_for(u_last)
         p = torch.softmax(u_last, 1, out=out)
         return p.mul_(self._target_mass(target)).sub_(target).mul_(self.beta)
+
+    def gradient_ops(self, u_last: Tensor, out: Tensor) -> tuple[list[Op], float]:
+        target = self.target_for(u_last)
+        softmax = partial(torch.softmax, u_last, 1, out=out)
+        return [softmax, partial(out.mul_, self._target_mass(target)), partial(out.sub_, target)], (
+            self.beta
+        )
 
     def curvature(self, u_last: Tensor, out: Tensor | None = None) -> Tensor:
         if self.target is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from eqprop.command import how_to_go_on
 from eqprop.errors import ConfigError, UserError
 from eqprop.files import one_line
 from eqprop.redact import redact
@@ -25,6 +26,11 @@ def describe(error: BaseException) -> str:
     """One line for any error; one that nobody foresaw says what it is and how to see more."""
     if isinstance(error, UserError):
         return one_line(error, 1000)
+    if _is_out_of_memory(error):
+        return (
+            f"out of memory ({redact(one_line(error, 200))}); lower dataset.batch_size, "
+            "trainer.eval_batch_size, model.hidden or dataset.limit"
+        )
     text = redact(one_line(error))
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"
 
@@ -46,8 +52,8 @@ def reported(folder: Path) -> Iterator[None]:
         if TRACEBACK in os.environ or not _is_single_run():
             raise
         raise SystemExit(error.exit_code if isinstance(error, UserError) else 1) from error
-    except KeyboardInterrupt:
-        log.error("interrupted")
+    except KeyboardInterrupt as error:
+        log.error("%s; go on with: %s", str(error) or "interrupted", how_to_go_on(folder))
         raise
 
 
@@ -60,6 +66,12 @@ def before_the_run(error: Exception) -> Exception:
         f"cannot write the run's folder{folder}: {error.strerror or error}; set hydra.run.dir or "
         "paths.outputs to a folder that can be written"
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _is_single_run() -> bool:

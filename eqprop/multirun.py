@@ -37,7 +37,8 @@ def check_jobs(overrides: Sequence[str], composer: Composer) -> None:
         except ConfigError as error:
             if len(cells) == 1:
                 raise
-            raise ConfigError(f"{error} (in the job {brief(' '.join(cell))})") from error
+            own = [word for word in cell if any(word not in other for other in cells)]
+            raise ConfigError(f"{error} (in the job {brief(' '.join(own))})") from error
 
 
 def expand(overrides: Sequence[Override], most: int = CELLS) -> list[list[str]]:

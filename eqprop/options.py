@@ -160,20 +160,34 @@ class Dataset(Component):
     download: Flag = False
 
 
-class Dynamics(Component):
-    """How the state moves to equilibrium: what every solver has."""
+class Relaxing(Component):
+    """How the state moves to equilibrium: what every option has."""
 
-    n_relax: Count
+    tau: Positive = 1.0
     n_nudged: OptionalCount = None
     tol: NotNegative = 0.0
     init: Literal["auto", "normal", "zeros", "feedforward"] = "auto"
 
 
+class Dynamics(Relaxing):
+    """What every solver has besides."""
+
+    dt: Positive = 1.0
+    n_relax: Count
+
+
+class Auto(Relaxing):
+    """The recommended solver; null leaves a number to it."""
+
+    dt: Annotated[
+        Annotated[float, Field(gt=0)] | None, Field(description="null or a finite number > 0")
+    ] = None
+    n_relax: OptionalCount = None
+
+
 class Euler(Dynamics):
     """Explicit Euler steps."""
 
-    dt: Positive
-    tau: Positive = 1.0
     adaptive: Flag = False
 
 
@@ -186,8 +200,6 @@ class Newton(Dynamics):
 class Anderson(Dynamics):
     """An accelerated Euler map."""
 
-    dt: Positive
-    tau: Positive = 1.0
     memory: Annotated[int, Field(ge=2, le=50, description="a whole number from 2 to 50")] = 5
     regularisation: Positive = 1e-8
 
@@ -214,6 +226,15 @@ class Trainer(Strict):
     eval_every: Count
     eval_batch_size: Count
     progress: OptionalFlag
+
+
+class Checkpoint(Strict):
+    """When a run saves, and how much of it stays."""
+
+    every: Count
+    every_steps: OptionalCount
+    keep: Annotated[int, Field(ge=0, lt=2**31, description="a whole number >= 0 and < 2^31")]
+    share: Annotated[float, Field(gt=0, le=1, description="a number > 0 and <= 1")]
 
 
 class Wandb(Component):

@@ -7,8 +7,6 @@ is held while the run lives and vanishes with its process, however that ends.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import math
 import os
@@ -22,12 +20,13 @@ from typing import Any, Literal
 
 from eqprop import environment
 from eqprop.errors import ConfigError, RunError, UserError
-from eqprop.files import one_line, write_atomically
+from eqprop.files import one_line, remove_leftovers, write_atomically
+from eqprop.lock import is_alive, read_status, refuse_used, take_lock
 from eqprop.redact import redact
 
 State = Literal["running", "done", "failed", "interrupted"]
 
-_ELSEWHERE = "choose another folder with hydra.run.dir=DIR"
+__all__ = ["RunFolder", "State", "is_alive", "read_status", "refuse_used"]
 
 
 class RunFolder:
@@ -53,22 +52,27 @@ class RunFolder:
         }
 
     @classmethod
-    def claim(cls, path: str | os.PathLike[str], command: Sequence[str] | None = None) -> RunFolder:
+    def claim(
+        cls,
+        path: str | os.PathLike[str],
+        command: Sequence[str] | None = None,
+        resume: bool = False,
+    ) -> RunFolder:
         """Take ``path`` (made if missing) for this run and record that it is running.
 
         ``command`` is the run's command line, ``sys.argv`` if not given; secrets in it are masked.
-        Raises ConfigError if another run is using the folder or has used it, or if the folder
-        cannot be written.
+        ``resume`` goes on with the run whose record the folder holds. Raises ConfigError if another
+        run is using the folder or, without ``resume``, has used it, or if it cannot be written.
         """
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = take_lock(path)
         except OSError as error:
             raise _unwritable(path, error) from error
         folder = cls(path, lock, sys.argv if command is None else command)
         try:
-            folder._begin()
+            folder._begin(resume)
         except OSError as error:
             folder._release()
             raise _unwritable(path, error) from error
@@ -145,10 +149,16 @@ class RunFolder:
         with contextlib.suppress(RunError):
             self.finish(state, exit_code, str(error) or type(error).__name__)
 
-    def _begin(self) -> None:
-        if (self.path / "status.json").exists():
-            raise ConfigError(f"{self.path} holds the record of an earlier run; {_ELSEWHERE}")
+    def _begin(self, resume: bool) -> None:
+        if not resume:
+            refuse_used(self.path)
+        earlier = read_status(self.path)
+        if earlier is not None:
+            self._status["resumed"] = [*earlier.get("resumed", []), self._status["start"]]
+            self._status["start"] = earlier.get("start", self._status["start"])
         self.checkpoints.mkdir(exist_ok=True)
+        remove_leftovers(self.path)
+        remove_leftovers(self.checkpoints)
         self._write("status.json", self._status)
         self.record_environment()
 
@@ -162,35 +172,9 @@ class RunFolder:
             os.close(lock)
 
 
-def _lock(folder: Path) -> int:
-    """Lock ``folder/.lock`` for this process and write the owner into it; its descriptor."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _flock(lock)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError:
-        owner = one_line(os.pread(lock, 300, 0).decode(errors="replace")) or "another process"
-        os.close(lock)
-        raise ConfigError(f"{folder} is in use by {owner}; {_ELSEWHERE}") from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _flock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # some network file systems have no locks: there, status.json alone guards the folder
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            raise
-
-
 def _outcome(error: BaseException) -> tuple[State, int]:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130
+        return "interrupted", getattr(error, "exit_code", 130)
     if isinstance(error, UserError):
         return "failed", error.exit_code
     if isinstance(error, SystemExit):

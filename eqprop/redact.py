@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MASK = "***"
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|PASSWORD|SECRET)$", re.IGNORECASE)
@@ -28,6 +30,17 @@ def redact(text: str) -> str:
         if len(secret) >= _SHORTEST_SEARCHED:
             text = text.replace(secret, MASK)
     return text
+
+
+def redact_all(value: Any) -> Any:
+    """Plain data with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(key)): redact_all(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_all(part) for part in value]
+    return value
 
 
 def _secrets() -> list[str]:

@@ -24,6 +24,8 @@ class Config(o.Strict):
 
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1")]
     name: o.OptionalText
+    resume: o.OptionalText
+    rerun: o.OptionalText
     model: o.Model
     cost: o.Component
     optimizer: o.Component
@@ -32,6 +34,7 @@ class Config(o.Strict):
     dynamics: o.Component
     estimator: o.Component
     trainer: o.Trainer
+    checkpoint: o.Checkpoint
     tracking: o.Tracking
     paths: o.Paths
 
@@ -56,6 +59,7 @@ KNOWN: dict[str, dict[str, type[o.Component]]] = {
         "eqprop.data.Digits": o.Dataset,
     },
     "dynamics": {
+        "eqprop.relaxation.Auto": o.Auto,
         "eqprop.relaxation.Euler": o.Euler,
         "eqprop.relaxation.Newton": o.Newton,
         EXACT: o.Dynamics,
@@ -99,6 +103,16 @@ def all_keys(cfg: Mapping[str, Any]) -> list[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             keys.extend(f"{name}.{f.alias or key}" for key, f in kind.model_fields.items())
     return keys
+
+
+def known_keys() -> list[str]:
+    """Return the dotted keys of all our own options, chosen or not."""
+    return [
+        f"{group}.{field.alias or key}"
+        for group, kinds in KNOWN.items()
+        for kind in kinds.values()
+        for key, field in kind.model_fields.items()
+    ]
 
 
 def json_schema(group: str | None = None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it a signal only sets ``requested``, except a second SIGINT, which ends at once."""
+        """Within it a signal only sets ``requested``; but a second SIGINT ends at once."""
         self._deferring = True
         try:
             yield

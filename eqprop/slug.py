@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from eqprop.redact import redact
+
 _LONGEST = 60
 RESOLVER = "eqprop.slug"
 
@@ -41,7 +43,7 @@ def run_slug(job: object, *, _root_: DictConfig) -> str:
     """
     cache: dict[Any, Any] = OmegaConf.get_cache(_root_)[RESOLVER]
     if job not in cache:
-        cache[job] = f"{readable(_title(_root_))}-{os.urandom(3).hex()}"
+        cache[job] = f"{readable(redact(str(_title(_root_))))}-{os.urandom(3).hex()}"
     return str(cache[job])
 
 

@@ -76,7 +76,7 @@ def restore_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: if it is of another network.
     """
-    weights = checkpoint.tensors().get("model")
+    weights: Any = checkpoint.tensors().get("model")
     _check_weights(checkpoint, model, weights)
     model.load_state_dict(weights)
 
@@ -117,7 +117,7 @@ def random_states(training: Training) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [str(kind), [int(word) for word in key], *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if training.data.train.x.is_cuda else [],
         "private": {name: _state_of(generator) for name, generator in _private(training)},
     }
 
@@ -130,7 +130,7 @@ def _restore_random(training: Training, states: dict[str, Any]) -> None:
     kind, key, *rest = states["numpy"]
     np.random.set_state((kind, np.array(key, np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count() > 0:
+    if training.data.train.x.is_cuda and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     for name, generator in private.items():
         state = states["private"][name]

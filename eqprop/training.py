@@ -14,9 +14,22 @@ from eqprop.data import Data, Split, epoch_order, one_hot
 from eqprop.energy import EnergyBasedModel
 from eqprop.errors import RunError
 from eqprop.estimator import Estimate, Estimator
+from eqprop.health import Health
+from eqprop.keeper import Keeper
 from eqprop.relaxation import Solver
 
 Row = dict[str, float | int]
+
+
+@dataclass
+class Position:
+    """Where a training stands: in which epoch, and what it has found there so far."""
+
+    epoch: int = 1
+    batches: int = 0
+    """How many of the epoch's batches are done."""
+    correct: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    seconds: float = 0.0
 
 
 @dataclass
@@ -35,38 +48,48 @@ class Training:
     eval_batch_size: int = 1000
     record: Callable[[Row], None] = lambda row: None
     advance: Callable[[int], None] = lambda samples: None
+    keeper: Keeper = field(default_factory=Keeper)
+    health: Health = field(default_factory=Health)
+    at: Position = field(default_factory=Position)
     step: int = field(default=0, init=False)
     best: dict[str, float] = field(default_factory=dict, init=False)
     last: dict[str, float] = field(default_factory=dict, init=False)
 
     def fit(self) -> float:
-        """Train for all epochs, evaluating between them; returns the objective."""
-        for epoch in range(1, self.epochs + 1):
-            row = self.train_epoch(epoch)
-            final = epoch == self.epochs
-            if final or epoch % self.eval_every == 0:
+        """Train from where it stands to the last epoch, evaluating between; the objective."""
+        while self.at.epoch <= self.epochs:
+            row = self.train_epoch()
+            final = self.at.epoch == self.epochs
+            if final or self.at.epoch % self.eval_every == 0:
                 row |= self.evaluation(final)
-            self.note(row)
+            improved = self.note(row)
+            self.at = Position(self.at.epoch + 1)
+            self.keeper.after_epoch(self, improved)
         return self.objective
 
-    def train_epoch(self, epoch: int) -> Row:
-        """One pass over the training data; returns the epoch's row."""
-        start, train = time.perf_counter(), self.data.train
-        correct = torch.zeros((), dtype=torch.int64, device=train.x.device)
-        order = epoch_order(len(train), self.seed, epoch)
+    def train_epoch(self) -> Row:
+        """What is left of a pass over the training data; returns the epoch's row."""
+        at, train = self.at, self.data.train
+        start = time.perf_counter() - at.seconds
+        at.correct = at.correct.to(train.x.device)
+        order = epoch_order(len(train), self.seed, at.epoch)[at.batches * self.data.batch_size :]
         for x, y in train.batches(self.data.batch_size, order):
             self.step += 1
             measure = self.step % self.log_every == 0
             estimate = self.update(x, y, measure)
-            correct += (estimate.output.argmax(1) == y).sum()
+            at.correct += (estimate.output.argmax(1) == y).sum()
+            at.batches += 1
+            at.seconds = time.perf_counter() - start
             if measure:
-                self.record({"step": self.step, "epoch": epoch, **self.measurements(estimate)})
+                self.record({"step": self.step, "epoch": at.epoch, **self.measurements(estimate)})
             self.advance(len(x))
-        accuracy = float(correct) / len(train)  # waits for the device: the time below is whole
+            self.keeper.after_step(self)
+        accuracy = float(at.correct) / len(train)  # waits for the device: the time below is whole
+        self.health.check_weights(self)
         seconds = time.perf_counter() - start
         return {
             "step": self.step,
-            "epoch": epoch,
+            "epoch": at.epoch,
             "accuracy/train": accuracy,
             "time/train_s": seconds,
             "throughput/examples_per_s": len(train) / seconds,
@@ -78,6 +101,7 @@ class Training:
         self.model.clamp_layer(0, x)
         target = one_hot(y, self.data.n_classes, x.dtype)
         estimate = self.estimator.estimate(self.model, self.solver, target, measure)
+        self.health.check(self, estimate)
         for parameter, gradient in zip(self.model.parameters(), estimate.gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
@@ -85,6 +109,8 @@ class Training:
 
     def measurements(self, estimate: Estimate) -> Row:
         """What a log line holds: the estimate's metrics and the norms of gradients and weights."""
+        self.health.settle(self)
+        self.health.warn_if_far(self, estimate)
         row: Row = dict(estimate.metrics)
         for (name, parameter), gradient in zip(
             self.model.named_parameters(), estimate.gradients, strict=True
@@ -131,13 +157,15 @@ class Training:
     def _evaluation_generator(self) -> torch.Generator:
         return torch.Generator(self.data.test.x.device).manual_seed(self.seed)
 
-    def note(self, row: Row) -> None:
-        """Keep the best and last accuracies, and record the epoch."""
+    def note(self, row: Row) -> bool:
+        """Keep the best and last accuracies, and record the epoch; whether it is the best yet."""
+        before = self.best.get(self.objective_name, -1.0)
         for name, value in row.items():
             if name.startswith("accuracy/"):
                 self.last[name] = value
                 self.best[name] = max(value, self.best.get(name, 0.0))
         self.record(row)
+        return self.best.get(self.objective_name, -1.0) > before
 
     def summary(self) -> dict[str, float]:
         """Best and last accuracies: ``best/accuracy/<split>`` and ``last/accuracy/<split>``."""
@@ -147,5 +175,9 @@ class Training:
     @property
     def objective(self) -> float:
         """Best validation accuracy, or best test accuracy where there is no validation."""
-        split = "test" if self.data.validation is None else "validation"
-        return self.best[f"accuracy/{split}"]
+        return self.best[self.objective_name]
+
+    @property
+    def objective_name(self) -> str:
+        """The name of the accuracy that runs are compared by."""
+        return "accuracy/test" if self.data.validation is None else "accuracy/validation"

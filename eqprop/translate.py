@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from eqprop.errors import ConfigError
+from eqprop.schema import known_keys
 from eqprop.suggest import brief, flatten, hint, nearest, one_line, show
 
 _CIRCLE = "the configuration refers to itself without end: look for ${…} in a circle"
@@ -146,7 +147,9 @@ def _keys(loader: ConfigLoaderImpl, name: str, overrides: Sequence[str], unknown
         hydra = plain.pop("hydra", {})
         wanted = {"hydra": hydra} if unknown.startswith("hydra.") else plain
         groups = [group for group in loader.list_groups("") if group != "hydra"]
-        return [*(key for key, _ in flatten(wanted)), *wanted, *groups]
+        keys = [*(key for key, _ in flatten(wanted)), *wanted, *groups]
+        # of a group that is mistyped, every option's keys may be meant, not the chosen one's only
+        return keys if unknown.rpartition(".")[0] in wanted else [*keys, *known_keys()]
     return []
 
 

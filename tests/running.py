@@ -141,6 +141,7 @@ def start(
 def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """A plain environment, nobody's settings in it; a change to None takes a variable away."""
     plain: dict[str, str | None] = {
+        "PYTHONPATH": str(ROOT),  # this checkout, whatever is installed
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(_home()),
         "LANG": "C.UTF-8",

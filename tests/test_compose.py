@@ -37,7 +37,7 @@ def refusal(command: str | list[str]) -> str:
     [
         "",
         "model=hopfield optimizer.lr=1",
-        "optimizer.lr=${dynamics.dt}",
+        "optimizer.lr=${dynamics.tau}",
         "paths.outputs=${hydra:runtime.cwd}/out",
         "notes_are_free=1 --help",
         "-m model=gaussian,hopfield optimizer.lr=1e-3,3e-3",
@@ -68,7 +68,7 @@ def test_accepted(command: str) -> None:
         ("dynamcis.dt=0.1", "dynamcis.dt=0.1|unknown key|did you mean dynamics.dt?"),
         ("dt=0.1", "dt=0.1|did you mean dynamics.dt?"),
         ("+dynamcis.dt=0.1", "dynamcis.dt=0.1|did you mean dynamics.dt?"),
-        ("+new.key=1", "new.key=1|unknown key|there are: cost"),
+        ("+new.key=1", "new.key=1|unknown key|there are: checkpoint, cost"),
         ("optimizer.learning_rate=1", "optimizer.learning_rate=1|optimizer.lr"),
         ("optimizer=sgd optimizer.betas=[0,0]", "optimizer.betas=[0,0]|optimizer.momentum"),
         ("optimizer=adma", "optimizer=adma|did you mean adam?|adagrad, adam, sgd"),

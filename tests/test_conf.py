@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from eqprop import hardware
-from eqprop.errors import ConfigError
 from eqprop.compose import check, compose, conf_dir, validate_composed
+from eqprop.errors import ConfigError
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != conf_dir()]
@@ -174,12 +174,17 @@ class TestHopfieldBringsWhatItNeeds:
     @pytest.mark.parametrize(
         ("overrides", "cost", "solver", "n_relax"),
         [
-            (["model=hopfield"], "eqprop.SquaredError", "Newton", 6),
-            (["model=hopfield", "cost=cross_entropy"], "eqprop.CrossEntropy", "Newton", 6),
+            (["model=hopfield"], "eqprop.SquaredError", "Auto", None),
+            (["model=hopfield", "cost=cross_entropy"], "eqprop.CrossEntropy", "Auto", None),
             (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", "Euler", 20),
-            (["model=gaussian"], "eqprop.CrossEntropy", "Newton", 6),
+            (["model=gaussian"], "eqprop.CrossEntropy", "Auto", None),
             (["experiment=gaussian_mnist", "model=hopfield"], "eqprop.CrossEntropy", "Euler", 20),
-            (["experiment=hopfield_mnist", "cost=cross_entropy"], "eqprop.CrossEntropy", "Euler", 50),
+            (
+                ["experiment=hopfield_mnist", "cost=cross_entropy"],
+                "eqprop.CrossEntropy",
+                "Euler",
+                50,
+            ),
         ],
         ids=str,
     )

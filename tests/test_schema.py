@@ -20,6 +20,9 @@ from eqprop.suggest import brief, nearest, one_line, show
 PLAIN: dict[str, Any] = {
     "seed": 2019,
     "name": None,
+    "resume": None,
+    "rerun": None,
+    "checkpoint": {"every": 1, "every_steps": None, "keep": 0, "share": 0.01},
     "model": {
         "_target_": "eqprop.ConditionalGaussian",
         "hidden": [1000],
@@ -185,7 +188,7 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"optimizer.lrr": 1}, ["optimizer.lrr=1", "unknown", "did you mean optimizer.lr?"]),
         ({"dynamcis.dt": 0.1}, ["dynamcis.dt=0.1", "unknown", "did you mean dynamics.dt?"]),
         ({"lr": 0.1}, ["lr=0.1", "unknown", "did you mean optimizer.lr?"]),
-        ({"new.key": 1}, ["new.key=1", "unknown", "there are: cost"]),
+        ({"new.key": 1}, ["new.key=1", "unknown", "there are: checkpoint, cost"]),
         (
             {"model._target_": "eqprop.RestrictedHopfield", "dynamics.init": "feedforward"},
             ["dynamics.init='feedforward'", "Hopfield", "auto"],

@@ -76,7 +76,7 @@ def test_the_energy_does_not_rise(
 ) -> None:
     if solver == "exact" and kind == "gaussian":
         with pytest.raises(ConfigError, match="minimise_layer_"):
-            Exact().check(pair(kind, [6, 9, 4], 3, "relu")[0])
+            Exact().for_model(pair(kind, [6, 9, 4], 3, "relu")[0])
         return
     phi = "hard_sigmoid" if solver == "exact" else "sigmoid"
     model, _ = pair(kind, [6, 9, 7, 4], 5, phi, beta=0.5)
@@ -110,16 +110,16 @@ def test_adaptive_euler_survives_a_step_that_diverges(pair: Any) -> None:
 @pytest.mark.parametrize("phi", ["sigmoid", "tanh", "softplus", "relu", "leaky_relu", "identity"])
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_layer_derivatives_are_autograds(
-    pair: Any, targets: Any, kind: str, cost: str, phi: str
-) -> None:
+def test_layer_opsare_autograds(pair: Any, targets: Any, kind: str, cost: str, phi: str) -> None:
     model, _ = pair(kind, [5, 6, 4, 3], 2, phi, cost=cost, beta=0.7)
     model.set_C_target(targets(2, 3))
     model.release_layer(0)
     model.begin_sweeps()
     for i in range(model.n_layers):
         grad, curvature = torch.empty_like(model.u[i]), torch.empty_like(model.u[i])
-        model.layer_derivatives_(i, grad, curvature)
+        with torch.no_grad():
+            for op in model.layer_ops(i, grad, curvature):
+                op()
 
         def total(layer: Tensor, i: int = i) -> Tensor:
             u = [layer if j == i else other for j, other in enumerate(model.u)]
@@ -140,7 +140,8 @@ def test_exact_is_the_minimum_of_a_layer(pair: Any, targets: Any, phi: str, beta
     model.begin_sweeps()
     for i in (2, 1):
         model.minimise_layer_(i)
-        model.layer_moved(i)
+        for op in model.moved_ops(i):
+            op()
         best, least = model.u[i].clone(), model.E.clone()
         for shift in torch.linspace(-4.0, 4.0, 161, dtype=best.dtype):
             for unit in range(best.shape[1]):
@@ -184,7 +185,7 @@ def test_an_energy_without_curvature_is_refused_before_the_run() -> None:
             return sum((layer.square().sum(1) for layer in u), torch.zeros(()))
 
     model = Mine([3, 4, 2], eqprop.SquaredError(1.0), 2, ["tanh", "tanh"])
-    with pytest.raises(ConfigError, match="Mine defines no layer_derivatives_"):
-        Newton().check(model)
+    with pytest.raises(ConfigError, match="Mine defines no layer_ops"):
+        Newton().for_model(model)
     with pytest.raises(ConfigError, match="feedforward"):
-        Euler(init="feedforward").check(model)
+        Euler(init="feedforward").for_model(model)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eqprop.activation import ACTIVATIONS, as_activation
-from eqprop.connection import Dense
+from eqprop.connection import Dense, Op
 from eqprop.cost import CEnergy
 from eqprop.elementwise import Activation
 from eqprop.energy.names import PublicNames
@@ -114,12 +114,20 @@ class EnergyBasedModel(LayerSweeps, PublicNames):
         for grad, a, b in zip(out, after, before, strict=True):
             (grad.copy_(a) if b is None else torch.sub(a, b, out=grad)).mul_(scale)
 
-    def descend_(self, work: Sequence[Tensor | None], step: float) -> None:
-        """One explicit Euler step ``u ← u − step · ∂F/∂u`` on every layer that is not clamped."""
-        self.total_gradient(work)
-        for layer, grad in zip(self.u, work, strict=True):
-            if grad is not None:
-                layer.sub_(grad, alpha=step)
+    def descent_ops(self, step: float) -> list[Op]:
+        """The operations of one Euler step ``u ← u − step · ∂F/∂u``.
+
+        They may be replayed while the weights are held and no layer is clamped or released.
+        """
+        work = self.free_layers("gradient")
+
+        def descend() -> None:
+            self.total_gradient(work)
+            for layer, grad in zip(self._u, work, strict=True):
+                if grad is not None:
+                    layer.sub_(grad, alpha=step)
+
+        return [descend]
 
     def holding_weights(self) -> AbstractContextManager[None]:
         """Promise that no weight changes within it; a closed form may keep what they imply."""
@@ -188,16 +196,16 @@ class EnergyBasedModel(LayerSweeps, PublicNames):
             if not clamped:
                 layer.normal_(generator=self.generator)
 
-    def free_layers(self, name: str) -> list[Tensor | None]:
-        """The buffers called ``name``, with None in the place of each clamped layer."""
-        buffers = self.buffers_of(name)
-        return [None if c else b for c, b in zip(self.clamp_du, buffers, strict=True)]
-
     @torch.no_grad()
     def snapshot(self, name: str) -> list[Tensor]:
         """The state copied into the buffers called ``name``; clamped layers are shared."""
         copies = zip(self._u, self.free_layers(name), strict=True)
         return [layer if copy is None else copy.copy_(layer) for layer, copy in copies]
+
+    def free_layers(self, name: str) -> list[Tensor | None]:
+        """The buffers called ``name``, with None in the place of each clamped layer."""
+        buffers = self.buffers_of(name)
+        return [None if c else b for c, b in zip(self.clamp_du, buffers, strict=True)]
 
     # ------------------------------------------------------------------ energy and gradients
 

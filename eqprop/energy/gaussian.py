@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from eqprop.energy.layered import LayeredEnergy
+from eqprop.connection import Op
+from eqprop.energy.layered import LayeredEnergy, kink_ops, replay
 
 
 class ConditionalGaussian(LayeredEnergy):
@@ -18,6 +20,7 @@ class ConditionalGaussian(LayeredEnergy):
 
     has_feedforward = True
     own_curvature = 2.0
+    post_factor = 2.0
 
     def energy(self, u: Sequence[Tensor]) -> Tensor:
         """E(u) per sample (batch,)."""
@@ -32,32 +35,37 @@ class ConditionalGaussian(LayeredEnergy):
         for level in range(self.n_layers - 1):
             rate = self.phi[level].value_(u[level], r[level])
             if not self._is_kept(level, u[level], drive[level + 1]):
-                self.connection(level).forward_(rate, drive[level + 1])
+                self.connection(level).forward_op(rate, drive[level + 1])()
             if not self.clamp_du[level + 1]:
                 u[level + 1].copy_(drive[level + 1])
 
     def posts(self, u: Sequence[Tensor], r: Sequence[Tensor], name: str) -> Sequence[Tensor]:
-        """2 e_l."""
+        """e_l, half of the factor."""
         drive, out = self.drives(u, r), self.buffers_of(name)
         for i in range(1, self.n_layers):
-            torch.sub(u[i], drive[i], out=out[i]).mul_(2.0)
+            torch.sub(u[i], drive[i], out=out[i])
         return out
 
-    def _feedback(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> list[Tensor]:
-        """Write φ'(u[l]) ⊙ W[l]ᵀ e_{l+1} into ``out`` for l < L; returns the drives."""
-        r = self.rates(u)
-        drive, e = self.drives(u, r), self.buffers_of("e")
+    def _feedback_ops(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> list[Op]:
+        """φ'(u[l]) ⊙ W[l]ᵀ e_{l+1} into ``out`` for l < L, and the drives of all free layers."""
+        r, drive = self.rate_views(u), self.buffers_of("drive")
+        e, ops = self.buffers_of("e"), self.rate_ops(u[:-1], r)
+        for i in range(1, self.n_layers):
+            if out[i] is not None or out[i - 1] is not None:
+                ops += self.drive_op(i, r, drive)
         for i, back in enumerate(out[:-1]):
             if back is not None:
-                torch.sub(u[i + 1], drive[i + 1], out=e[i + 1])
-                self.connection(i).transpose_(e[i + 1], back)
-                self.phi[i].pullback(back, u[i], r[i], back)
-        return drive
+                ops.append(partial(torch.sub, u[i + 1], drive[i + 1], out=e[i + 1]))
+                ops.append(self.connection(i).transpose_op(e[i + 1], back))
+                ops.append(partial(self.phi[i].pullback, back, u[i], r[i], back))
+        return ops
 
     @torch.no_grad()
     def state_gradient(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> None:
         """2 e_l − 2 φ'(u[l]) ⊙ W[l]ᵀ e_{l+1}, the second term absent at l = L."""
-        drive = self._feedback(u, out)
+        self.constants(u)
+        replay(self._feedback_ops(u, out))
+        drive = self.buffers_of("drive")
         for i, grad in enumerate(out):
             if grad is None:
                 continue
@@ -69,51 +77,66 @@ class ConditionalGaussian(LayeredEnergy):
                 grad.add_(drive[i]).sub_(u[i]).mul_(-2.0)
 
     @torch.no_grad()
-    def descend_(self, work: Sequence[Tensor | None], step: float) -> None:
-        u = self._u
-        drive = self._feedback(u, work)
-        nudge = self.nudge()
+    def descent_ops(self, step: float) -> list[Op]:
+        self.constants(self._u)
+        u, work = self._u, self.free_layers("gradient")
+        ops, drive = self._feedback_ops(u, work), self.buffers_of("drive")
+        compute_nudge, apply_nudge = self.nudge_descent(step)
+        ops += compute_nudge
         for i, back in enumerate(work):
             if back is None:
                 continue
             if i > 0:  # u − 2 step (u − drive)
-                u[i].lerp_(drive[i], 2.0 * step)
+                ops.append(partial(u[i].lerp_, drive[i], 2.0 * step))
             if i < self.n_layers - 1:
-                u[i].add_(back, alpha=2.0 * step)
-            elif nudge is not None:
-                u[i].sub_(nudge, alpha=step)
-
-    def begin_sweeps(self) -> None:
-        super().begin_sweeps()
-        self._stiffness = [
-            torch.linalg.vector_norm(self.connection(i).weight, dim=0).square()
-            for i in range(self.n_layers - 1)
-        ]
+                ops.append(partial(u[i].add_, back, alpha=2.0 * step))
+        return ops + apply_nudge
 
     @torch.no_grad()
-    def layer_derivatives_(self, i: int, grad: Tensor, curvature: Tensor) -> None:
-        """2 e − 2 φ' ⊙ Wᵀe₊ and 2 + 2 φ'² ⊙ diag(WᵀW) − 2 φ'' ⊙ Wᵀe₊, e₊ the next layer's."""
-        u, r, phi = self._u[i], self.rate(i), self.phi[i]
-        if i < self.n_layers - 1:
-            e = torch.sub(self._u[i + 1], self.drive(i + 1), out=self.buffers_of("e")[i + 1])
-            back = self.connection(i).transpose_(e, self.buffers_of("total")[i])
-            slope = phi.pullback(self._ones(i), u, r, self.buffers_of("slope")[i])
-            pulled = torch.mul(back, slope, out=grad)
-            phi.second_pullback(back, pulled, u, r, curvature)
-            slope.square_().mul_(self._stiffness[i])
-            torch.sub(slope, curvature, out=curvature)
-            kept = pulled.clone() if phi.pieces else pulled
-            grad.neg_()
-        else:
-            kept = grad.zero_()
-            curvature.zero_()
-        if i > 0:
-            grad.add_(u).sub_(self.drive(i))
-            curvature.add_(1.0)
-        phi.at_kinks_(grad, kept, u)
-        grad.mul_(2.0)
-        curvature.mul_(2.0)
-        self.add_nudge(i, grad, curvature)
+    def begin_sweeps(self) -> None:
+        super().begin_sweeps()
+        connections = (self.connection(i) for i in range(self.n_layers - 1))
+        self._stiffness = [connection.weight.square().sum(0) for connection in connections]
+        for ones in self.buffers_of("ones"):
+            ones.fill_(1.0)
 
-    def _ones(self, i: int) -> Tensor:
-        return self.buffers_of("ones")[i].fill_(1.0)
+    def layer_ops(self, i: int, grad: Tensor, curvature: Tensor) -> list[Op]:
+        """2 e − 2 φ' ⊙ Wᵀe₊ and 2 + 2 φ'² ⊙ diag(WᵀW) − 2 φ'' ⊙ Wᵀe₊, e₊ the next layer's."""
+        u, phi = self._u, self.phi[i]
+        r, drive = self.rate_views(u), self.buffers_of("drive")
+        finish = [partial(torch.sub, u[i], grad, out=grad), partial(grad.sub_, drive[i])]
+        ops = self.drive_op(i, r, drive)
+        if i == self.n_layers - 1:
+            ops += [partial(torch.sub, u[i], drive[i], out=grad), partial(curvature.fill_, 1.0)]
+        else:
+            ops += self._pull_ops(i, u, r, drive, grad, curvature)
+            ops += kink_ops(
+                phi, grad, u[i], self.buffers_of("kink")[i], finish if i else [grad.neg_]
+            )
+            ops += [partial(curvature.add_, 1.0)] if i else []
+        ops += [partial(grad.mul_, 2.0), partial(curvature.mul_, 2.0)]
+        return ops + self.nudge_ops(i, grad, curvature)
+
+    def _pull_ops(
+        self,
+        i: int,
+        u: Sequence[Tensor],
+        r: Sequence[Tensor],
+        drive: Sequence[Tensor],
+        pulled: Tensor,
+        curvature: Tensor,
+    ) -> list[Op]:
+        """φ' ⊙ Wᵀe₊ into ``pulled``, φ'² ⊙ diag(WᵀW) − φ'' ⊙ Wᵀe₊ into ``curvature``."""
+        phi, e = self.phi[i], self.buffers_of("e")[i + 1]
+        back, slope, ones = (self.buffers_of(name)[i] for name in ("total", "slope", "ones"))
+        return [
+            *self.drive_op(i + 1, r, drive),
+            partial(torch.sub, u[i + 1], drive[i + 1], out=e),
+            self.connection(i).transpose_op(e, back),
+            partial(phi.pullback, ones, u[i], r[i], slope),
+            partial(torch.mul, back, slope, out=pulled),
+            partial(phi.second_pullback, back, pulled, u[i], r[i], curvature),
+            slope.square_,
+            partial(slope.mul_, self._stiffness[i]),
+            partial(torch.sub, slope, curvature, out=curvature),
+        ]

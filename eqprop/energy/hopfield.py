@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from eqprop.connection import Op
 from eqprop.cost import SquaredError
-from eqprop.energy.layered import LayeredEnergy
+from eqprop.energy.layered import LayeredEnergy, kink_ops, replay
 
 
 class RestrictedHopfield(LayeredEnergy):
@@ -29,63 +31,69 @@ class RestrictedHopfield(LayeredEnergy):
         """r[l]."""
         return r
 
-    def _attractors(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> None:
-        """Write φ'(u[l]) ⊙ (W[l-1] r[l-1] + b[l-1] + W[l]ᵀ r[l+1]), what u[l] moves to."""
-        r = self.rates(u)
-        drive = self.drives(u, r)
+    def _attractor_ops(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> list[Op]:
+        """φ'(u[l]) ⊙ (W[l-1] r[l-1] + b[l-1] + W[l]ᵀ r[l+1]), what u[l] moves to, into ``out``."""
+        r, drive = self.rate_views(u), self.buffers_of("drive")
+        ops = self.rate_ops(u, r)
         for i, target in enumerate(out):
             if target is None:
                 continue
-            total = drive[i]
-            if i < self.n_layers - 1:
-                total = self.connection(i).transpose_(r[i + 1], target, drive[i] if i else None)
-            self.phi[i].pullback(total, u[i], r[i], target)
+            ops += self.drive_op(i, r, drive)
+            ops += self._total_ops(i, r, drive, target)
+            total = target if i < self.n_layers - 1 else drive[i]
+            ops.append(partial(self.phi[i].pullback, total, u[i], r[i], target))
+        return ops
+
+    def _total_ops(
+        self, i: int, r: Sequence[Tensor], drive: Sequence[Tensor], out: Tensor
+    ) -> list[Op]:
+        """The drive of layer i plus the feedback of the layer above it, if there is one."""
+        if i == self.n_layers - 1:
+            return []
+        return [self.connection(i).transpose_op(r[i + 1], out, drive[i] if i else None)]
 
     @torch.no_grad()
     def state_gradient(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> None:
         """u[l] − φ'(u[l]) ⊙ (W[l-1] r[l-1] + b[l-1] + W[l]ᵀ r[l+1])."""
-        self._attractors(u, out)
+        self.constants(u)
+        replay(self._attractor_ops(u, out))
         for i, grad in enumerate(out):
             if grad is not None:
                 torch.sub(u[i], grad, out=grad)
 
     @torch.no_grad()
-    def descend_(self, work: Sequence[Tensor | None], step: float) -> None:
-        self._attractors(self._u, work)
-        nudge = self.nudge()
-        for layer, target in zip(self._u, work, strict=True):
-            if target is not None:
-                layer.lerp_(target, step)
-        if nudge is not None:
-            self._u[-1].sub_(nudge, alpha=step)
+    def descent_ops(self, step: float) -> list[Op]:
+        self.constants(self._u)
+        u, work = self._u, self.free_layers("gradient")
+        ops = self._attractor_ops(u, work)
+        compute_nudge, apply_nudge = self.nudge_descent(step)
+        ops += compute_nudge
+        ops += [partial(u[i].lerp_, to, step) for i, to in enumerate(work) if to is not None]
+        return ops + apply_nudge
 
-    def _total_drive(self, i: int) -> Tensor:
-        """W[i-1] r[i-1] + b[i-1] + W[i]ᵀ r[i+1], what layer ``i`` is driven by, in a buffer."""
-        if i == self.n_layers - 1:
-            return self.drive(i)
-        below = self.drive(i) if i else None
-        return self.connection(i).transpose_(self.rate(i + 1), self.buffers_of("total")[i], below)
-
-    @torch.no_grad()
-    def layer_derivatives_(self, i: int, grad: Tensor, curvature: Tensor) -> None:
+    def layer_ops(self, i: int, grad: Tensor, curvature: Tensor) -> list[Op]:
         """u − φ'(u) ⊙ a and 1 − φ''(u) ⊙ a, a the total drive; with the cost's at i = L."""
-        u, r, phi = self._u[i], self.rate(i), self.phi[i]
-        total = self._total_drive(i)
-        pulled = phi.pullback(total, u, r, grad)
-        phi.second_pullback(total, pulled, u, r, curvature)
-        kept = pulled.clone() if phi.pieces else pulled
-        torch.sub(u, pulled, out=grad)
-        phi.at_kinks_(grad, kept, u)
-        curvature.neg_().add_(1.0)
-        self.add_nudge(i, grad, curvature)
+        u, phi = self._u[i], self.phi[i]
+        r = self.rate_views(self._u)
+        drive, total = self.buffers_of("drive"), self.buffers_of("total")[i]
+        a = drive[i] if i == self.n_layers - 1 else total
+        ops = self.drive_op(i, r, drive) + self._total_ops(i, r, drive, total)
+        ops.append(partial(phi.pullback, a, u, r[i], grad))
+        ops.append(partial(phi.second_pullback, a, grad, u, r[i], curvature))
+        finish = [partial(torch.sub, u, grad, out=grad)]
+        ops += kink_ops(phi, grad, u, self.buffers_of("kink")[i], finish)
+        ops.append(partial(torch.sub, curvature.new_ones(()), curvature, out=curvature))
+        return ops + self.nudge_ops(i, grad, curvature)
 
     @torch.no_grad()
-    def minimise_layer_(self, i: int) -> None:
+    def minimise_layer_(self, i: int, share: float = 1.0) -> None:
         """argmin over u of ½ u² − φ(u) a + β C, for φ piecewise linear and C quadratic or none.
 
         On a piece φ(u) = s u + c it is ½ (1 + w) u² − (s a + p) u − c a, with w and p the cost's.
         """
-        total = self._total_drive(i)
+        r, drive = self.rate_views(self._u), self.buffers_of("drive")
+        total = drive[i] if i == self.n_layers - 1 else self.buffers_of("total")[i]
+        replay(self.drive_op(i, r, drive) + self._total_ops(i, r, drive, total))
         stiffness, pull = self._quadratic_cost(i)
         buffers = self.buffers_of
         at, value, better = buffers("at")[i], buffers("value")[i], buffers("better")[i]
@@ -100,7 +108,7 @@ class RestrictedHopfield(LayeredEnergy):
             torch.lt(value, least, out=better)
             best.lerp_(at, better)
             torch.minimum(least, value, out=least)
-        self._u[i].copy_(best)
+        self._u[i].lerp_(best, share)
 
     def _quadratic_cost(self, i: int) -> tuple[float, Tensor | None]:
         """1 + β and β y at a nudged output, 1 and None elsewhere.

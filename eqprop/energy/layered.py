@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from eqprop.connection import Dense
+from eqprop.connection import Dense, Op
+from eqprop.elementwise import Activation
 from eqprop.energy.base import EnergyBasedModel
 
 
+def replay(ops: Iterable[Op]) -> None:
+    """Call each operation once, in order."""
+    for op in ops:
+        op()
+
+
+def kink_ops(
+    phi: Activation, grad: Tensor, u: Tensor, kept: Tensor, finish: Sequence[Op]
+) -> list[Op]:
+    """``finish``, which turns φ' ⊙ … in ``grad`` into the gradient, with care at φ's kinks."""
+    if not phi.pieces:
+        return list(finish)
+    return [partial(kept.copy_, grad), *finish, partial(phi.at_kinks_, grad, kept, u)]
+
+
 class LayeredEnergy(EnergyBasedModel):
-    """An energy of a chain, with ∂E/∂W[l-1] = −⟨post[l] r[l-1]ᵀ⟩ and ∂E/∂b[l-1] = −⟨post[l]⟩."""
+    """A chain, with ∂E/∂W[l-1] = −c ⟨post[l] r[l-1]ᵀ⟩ and ∂E/∂b[l-1] = −c ⟨post[l]⟩."""
+
+    post_factor = 1.0
+    """The constant c above."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._kept: dict[int, tuple[object, ...]] = {}
@@ -36,22 +56,42 @@ class LayeredEnergy(EnergyBasedModel):
         out = self.buffers_of(name)
         return [phi.value_(u[i], out[i]) for i, phi in enumerate(self.phi)]
 
+    @torch.no_grad()
     def begin_sweeps(self) -> None:
+        self.constants(self._u)
         self.rates(self._u)
 
-    def layer_moved(self, i: int) -> None:
-        self.phi[i].value_(self._u[i], self.buffers_of("r")[i])
+    def moved_ops(self, i: int) -> list[Op]:
+        return [partial(self.phi[i].value_, self._u[i], self.buffers_of("r")[i])]
 
-    def rate(self, i: int) -> Tensor:
-        """r[i] as the last ``begin_sweeps`` or ``layer_moved`` left it."""
-        return self._u[i] if self.phi[i].is_identity else self.buffers_of("r")[i]
+    def rate_views(self, u: Sequence[Tensor]) -> list[Tensor]:
+        """Where the rates are: the state itself where φ is the identity."""
+        r = self.buffers_of("r")
+        return [u[i] if phi.is_identity else r[i] for i, phi in enumerate(self.phi)]
 
-    def drive(self, i: int) -> Tensor:
-        """``W[i-1] r[i-1] + b[i-1]`` for one layer i ≥ 1, from the rates as they are kept."""
-        out = self.buffers_of("drive")[i]
-        if not self._is_kept(i - 1, self._u[i - 1], out):
-            self.connection(i - 1).forward_(self.rate(i - 1), out)
-        return out
+    def constants(self, u: Sequence[Tensor]) -> None:
+        """Compute, for all samples, the rates of clamped layers and what they drive."""
+        r, drive = self.buffers_of("r"), self.buffers_of("drive")
+        for level, clamped in enumerate(self.clamp_du):
+            if not clamped:
+                continue
+            rate = self.phi[level].value_(u[level], r[level])
+            above = level + 1
+            if above < self.n_layers and not self._is_kept(level, u[level], drive[above]):
+                self.connection(level).forward_op(rate, drive[above])()
+
+    def rate_ops(self, u: Sequence[Tensor], r: Sequence[Tensor]) -> list[Op]:
+        """The rates of the layers that are not clamped."""
+        free = (i for i in range(len(u)) if not self.clamp_du[i])
+        return [
+            partial(phi.value_, u[i], r[i]) for i in free if not (phi := self.phi[i]).is_identity
+        ]
+
+    def drive_op(self, i: int, r: Sequence[Tensor], drive: Sequence[Tensor]) -> list[Op]:
+        """The drive of layer i ≥ 1, unless it comes from a clamped layer and so is constant."""
+        if i == 0 or self.clamp_du[i - 1]:
+            return []
+        return [self.connection(i - 1).forward_op(r[i - 1], drive[i])]
 
     def drives(self, u: Sequence[Tensor], r: Sequence[Tensor]) -> list[Tensor]:
         """``W[l-1] r[l-1] + b[l-1]`` for l ≥ 1 (the first entry is unused).
@@ -62,7 +102,7 @@ class LayeredEnergy(EnergyBasedModel):
         out = self.buffers_of("drive")
         for level in range(self.n_layers - 1):
             if not self._is_kept(level, u[level], out[level + 1]):
-                self.connection(level).forward_(r[level], out[level + 1])
+                self.connection(level).forward_op(r[level], out[level + 1])()
         return out
 
     def rates_and_drives(self, u: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -145,7 +185,7 @@ class LayeredEnergy(EnergyBasedModel):
         scale: float,
         out: Sequence[Tensor],
     ) -> None:
-        scale = -scale / nudged[0].shape[0]
+        scale *= -self.post_factor / nudged[0].shape[0]
         r = self.rates(nudged)
         post, delta = self.posts(nudged, r, "post"), self.buffers_of("delta")
         if free is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from eqprop.connection import Op
 from eqprop.cost import CEnergy
 from eqprop.energy.state import State
 
@@ -27,7 +29,7 @@ class PublicNames(nn.Module):
         def free_layers(self, name: str) -> list[Tensor | None]: ...
         def total_gradient(self, out: Sequence[Tensor | None]) -> None: ...
         def residual(self, grad: Sequence[Tensor | None]) -> Tensor: ...
-        def descend_(self, work: Sequence[Tensor | None], step: float) -> None: ...
+        def descent_ops(self, step: float) -> list[Op]: ...
         def holding_weights(self) -> AbstractContextManager[None]: ...
         def weight_gradient(self, u: Sequence[Tensor]) -> list[Tensor]: ...
         def parameter_gradient(self, loss: Tensor) -> list[Tensor]: ...
@@ -57,12 +59,14 @@ class PublicNames(nn.Module):
         """Up to ``n_relax`` Euler steps, until a residual < ``tol``; returns Σ_batch ΔF."""
         with self.holding_weights():
             before = self.E.sum()
-            work = self.free_layers("gradient")
-            for _ in range(n_relax):
-                if tol <= 0:
-                    self.descend_(work, dt / tau)
-                elif self._euler_step(dt / tau) < tol:
-                    break
+            if tol <= 0:
+                ops = self.descent_ops(dt / tau)
+                for op in itertools.chain.from_iterable(itertools.repeat(ops, n_relax)):
+                    op()
+            else:
+                for _ in range(n_relax):
+                    if self._euler_step(dt / tau) < tol:
+                        break
             return float(self.E.sum() - before)
 
     def w_get_gradients(self, loss: Tensor | None = None) -> list[Tensor]:

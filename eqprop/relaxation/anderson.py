@@ -15,8 +15,8 @@ class Anderson(Solver):
     Each sample on its own: the next state is the combination ``Σ α_k g(u_k)``, Σ α = 1, whose
     residuals ``Σ α_k (g(u_k) − u_k)`` are smallest. Where an extrapolated state's residual is
     larger than the last, or its energy than before the step, it is taken back: that sample takes
-    the plain Euler step instead, and its history is forgotten, so that the worst case is Euler. Source: Walker & Ni (2011), as a
-    regularised normal equation.
+    the plain Euler step instead, and its history is forgotten, so that the worst case is Euler.
+    Source: Walker & Ni (2011), as a regularised normal equation.
 
     Args:
         dt: step size of the Euler map, in units of time.
@@ -37,9 +37,7 @@ class Anderson(Solver):
         tol: float = 0.0,
         init: Init = "auto",
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init)
-        self.dt = dt
-        self.tau = tau
+        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
         self.memory = memory
         self.regularisation = regularisation
         self._taken = 0
@@ -80,7 +78,8 @@ class Anderson(Solver):
         self._plain = taken_back | (self._valid.sum(1) <= 1.0)
         before = model.E
         _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
-        rose = ~(model.E <= before) & ~self._plain
+        after = model.E
+        rose = ~(after <= before) & ~self._plain
         self._plain |= rose
         self._valid *= (~rose).unsqueeze(1)
         _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))

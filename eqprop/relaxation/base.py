@@ -20,6 +20,8 @@ class Solver(ABC):
     """Moves the state of a model to equilibrium. A new solver defines ``step`` only.
 
     Args:
+        dt: step size, in units of time; where a step is not Euler's, the share of it that is taken.
+        tau: time constant τ, in the same units.
         n_relax: steps of the free phase.
         n_nudged: steps of a nudged phase; None is ``n_relax``.
         tol: stop when the residual ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` falls below it; 0 never tests,
@@ -31,8 +33,16 @@ class Solver(ABC):
     default_init: Init = "normal"
 
     def __init__(
-        self, n_relax: int, n_nudged: int | None = None, tol: float = 0.0, init: Init = "auto"
+        self,
+        n_relax: int,
+        n_nudged: int | None = None,
+        tol: float = 0.0,
+        init: Init = "auto",
+        dt: float = 1.0,
+        tau: float = 1.0,
     ) -> None:
+        self.dt = dt
+        self.tau = tau
         self.n_relax = n_relax
         self.n_nudged = n_relax if n_nudged is None else n_nudged
         self.tol = tol
@@ -45,8 +55,13 @@ class Solver(ABC):
         With ``measure``, ``work`` must then hold the gradient ∂F/∂u that the step followed.
         """
 
-    def check(self, model: EnergyBasedModel) -> None:
-        """Refuse a model that this solver cannot relax, before a run begins.
+    def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
+        """Take ``n_steps`` steps that nobody looks at."""
+        for _ in range(n_steps):
+            self.step(model, work, measure=False)
+
+    def for_model(self, model: EnergyBasedModel) -> Solver:
+        """The solver to relax ``model`` with: this one, if it can.
 
         Raises:
             ConfigError: if the energy lacks a closed form that the solver needs, or a first state.
@@ -54,6 +69,7 @@ class Solver(ABC):
         if self.init == "feedforward" and not model.has_feedforward:
             name = type(model).__name__
             raise ConfigError(f"dynamics.init=feedforward: {name} has none; choose normal or zeros")
+        return self
 
     def begin(self, model: EnergyBasedModel) -> None:
         """Called once before the steps of a phase."""
@@ -98,12 +114,14 @@ class Solver(ABC):
         self.begin(model)
         work = model.free_layers("gradient")
         steps, reason, residual = 0, StopReason.STEP_LIMIT, None
+        if self.tol <= 0:
+            self.advance(model, work, n_steps)
+            steps = n_steps
         while steps < n_steps and reason is StopReason.STEP_LIMIT:
-            self.step(model, work, measure=self.tol > 0)
+            self.step(model, work, measure=True)
             steps += 1
-            if self.tol > 0:
-                residual = float(model.residual(work))
-                reason = self._reason(residual)
+            residual = float(model.residual(work))
+            reason = self._reason(residual)
         if before is None:
             return Relaxation(steps, reason, residual)
         model.total_gradient(work)
@@ -119,13 +137,18 @@ class Solver(ABC):
         return StopReason.STEP_LIMIT if math.isfinite(residual) else StopReason.NOT_FINITE
 
 
+def defines(model: EnergyBasedModel, method: str) -> bool:
+    """Whether the energy overrides ``method``."""
+    return getattr(type(model), method) is not getattr(EnergyBasedModel, method)
+
+
 def require(model: EnergyBasedModel, method: str, solver: str) -> None:
     """Refuse ``model`` where it does not define ``method``.
 
     Raises:
         ConfigError: naming the energy, the method and the solvers that do without.
     """
-    if getattr(type(model), method) is getattr(EnergyBasedModel, method):
+    if not defines(model, method):
         raise ConfigError(
             f"dynamics={solver}: {type(model).__name__} defines no {method}; "
             "choose dynamics=euler or dynamics=anderson"

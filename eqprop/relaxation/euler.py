@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation.base import Init, Solver
+from eqprop.relaxation.base import Init
+from eqprop.relaxation.replay import ReplayedSolver
 
 SHRINK, GROW = 0.5, 1.1
 ROUNDING = 8.0  # an energy rises only by more than this many of its own last digits
 
 
-class Euler(Solver):
+class Euler(ReplayedSolver):
     """``u ← u − (dt/τ) ∂F/∂u`` on every layer that is not clamped, all from the same state.
 
     Args:
@@ -33,20 +35,29 @@ class Euler(Solver):
         init: Init = "auto",
         adaptive: bool = False,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init)
-        self.dt = dt
-        self.tau = tau
+        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
         self.adaptive = adaptive
         self._size = self._energy = torch.empty(0)  # (batch,): each sample's step, and its energy
 
     def begin(self, model: EnergyBasedModel) -> None:
+        super().begin(model)
         if self.adaptive:
             self._energy = model.E
             self._size = torch.full_like(self._energy, self.dt / self.tau)
 
+    def plan(self, model: EnergyBasedModel) -> list[Op]:
+        return model.descent_ops(self.dt / self.tau)
+
+    def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
+        if not self.adaptive:
+            super().advance(model, work, n_steps)
+            return
+        for _ in range(n_steps):
+            self.step(model, work, measure=True)
+
     def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
         if not (measure or self.adaptive):
-            model.descend_(work, self.dt / self.tau)
+            super().step(model, work, measure)
             return
         model.total_gradient(work)
         if self.adaptive:

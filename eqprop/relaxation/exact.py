@@ -16,6 +16,7 @@ class Exact(Solver):
 
     Args:
         n_relax: sweeps of the free phase; the rest as :class:`Solver`.
+        dt: the share of the way to the minimum, in units of tau; 1 goes all the way.
     """
 
     default_init: Init = "zeros"
@@ -26,12 +27,14 @@ class Exact(Solver):
         n_nudged: int | None = None,
         tol: float = 0.0,
         init: Init = "auto",
+        dt: float = 1.0,
+        tau: float = 1.0,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init)
+        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
 
-    def check(self, model: EnergyBasedModel) -> None:
-        super().check(model)
+    def for_model(self, model: EnergyBasedModel) -> Solver:
         require(model, "minimise_layer_", "exact")
+        return super().for_model(model)
 
     def begin(self, model: EnergyBasedModel) -> None:
         model.begin_sweeps()
@@ -41,5 +44,6 @@ class Exact(Solver):
             model.total_gradient(work)
         for i in range(model.n_layers - 1, -1, -1):
             if work[i] is not None:
-                model.minimise_layer_(i)
-                model.layer_moved(i)
+                model.minimise_layer_(i, self.dt / self.tau)
+                for op in model.moved_ops(i):
+                    op()

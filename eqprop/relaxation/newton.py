@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from functools import partial
 
+import torch
+
+from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init, Solver, require
+from eqprop.relaxation.replay import ReplayedSolver
 
 
-class Newton(Solver):
+class Newton(ReplayedSolver):
     """``u ← u − clip(∂F/∂u / max(|∂²F/∂u²|, c), ±clip)``, output layer first; a step is one sweep.
 
     Trained networks are stiff: a unit's own curvature grows with its drive, and explicit steps
@@ -19,6 +22,7 @@ class Newton(Solver):
     Args:
         n_relax: sweeps of the free phase.
         clip: the furthest a unit moves in one sweep, in units of u.
+        dt: the share of each move that is taken, in units of tau; 1 takes it whole.
         n_nudged: see :class:`Solver`, as are the rest.
     """
 
@@ -31,28 +35,37 @@ class Newton(Solver):
         tol: float = 0.0,
         init: Init = "auto",
         clip: float = 1.0,
+        dt: float = 1.0,
+        tau: float = 1.0,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init)
+        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
         self.clip = clip
 
-    def check(self, model: EnergyBasedModel) -> None:
-        super().check(model)
-        require(model, "layer_derivatives_", "newton")
+    def for_model(self, model: EnergyBasedModel) -> Solver:
+        require(model, "layer_ops", "newton")
+        return super().for_model(model)
 
     def begin(self, model: EnergyBasedModel) -> None:
         model.begin_sweeps()
+        super().begin(model)
 
-    def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
-        curvatures = model.buffers_of("curvature")
+    def plan(self, model: EnergyBasedModel) -> list[Op]:
+        work, moves = model.free_layers("gradient"), model.buffers_of("curvature")
+        kept, ops = model.buffers_of("old"), list[Op]()
         for i in range(model.n_layers - 1, -1, -1):
-            grad, curvature = work[i], curvatures[i]
+            grad, move = work[i], moves[i]
             if grad is None:
                 continue
-            model.layer_derivatives_(i, grad, curvature)
-            curvature.abs_().clamp_min_(model.own_curvature)
-            move = torch.div(grad, curvature, out=curvature).clamp_(-self.clip, self.clip)
             layer, phi = model.u[i], model.phi[i]
-            old = model.buffers_of("old")[i].copy_(layer) if phi.pieces else layer
-            layer.sub_(move)
-            phi.within_piece_(layer, old)
-            model.layer_moved(i)
+            ops += model.layer_ops(i, grad, move)
+            ops += [move.abs_, partial(move.clamp_min_, model.own_curvature)]
+            ops += [partial(torch.div, grad, move, out=move)]
+            ops += [partial(move.clamp_, -self.clip, self.clip)]
+            move_by = partial(layer.sub_, move, alpha=self.dt / self.tau)
+            if phi.pieces:
+                ops += [partial(kept[i].copy_, layer), move_by]
+                ops += [partial(phi.within_piece_, layer, kept[i])]
+            else:
+                ops += [move_by]
+            ops += model.moved_ops(i)
+        return ops

@@ -37,6 +37,8 @@ class RunInfo:
     notes: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole resolved configuration, plain values only."""
+    resumed: bool = False
+    """Whether it goes on with a record of the same id."""
 
 
 class Tracker(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -41,6 +42,16 @@ class JsonlTracker(Tracker):
         try:
             self._file.write(line + "\n")
             self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def sync(self) -> int:
+        """Flush the rows to the disk; returns how many bytes they are."""
+        if self._file is None:
+            return 0
+        try:
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise self._failure(error) from error
 

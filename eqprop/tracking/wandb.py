@@ -45,11 +45,12 @@ class WandbTracker(Tracker):
         self._page: str | None = None
         self._outputs: Path | None = None
         self._step = 0
+        self._known = 0
 
     def start(self, run: RunInfo) -> None:
         """Open the run in W&B; an earlier one left open in this process is given up first."""
         self._outputs = run.outputs.absolute()
-        self._step = 0
+        self._step = self._known = 0
         (self._outputs / "wandb").mkdir(parents=True, exist_ok=True)
         with _environment(keep=self.mode == "online"):
             import wandb
@@ -65,10 +66,14 @@ class WandbTracker(Tracker):
                 # a session whose service has died, or whose login failed, starts nothing any more
                 self.abandon()
                 self._run = self._open(run, "offline")
+            if run.resumed and self._run.resumed:
+                self._known = int(self._run.step)
             self._page = None if self._run.offline else self._run.url
 
     def log(self, row: Mapping[str, float | int]) -> None:
         """Record ``row`` at its ``step``; rows of the same step are merged."""
+        if int(row.get("step", self._step)) < self._known:
+            return  # the server has it from before the run was interrupted
         # W&B drops a row whose step goes back: it joins the present step instead
         self._step = max(self._step, int(row.get("step", self._step)))
         self._run.log(dict(row), step=self._step)
@@ -124,6 +129,7 @@ class WandbTracker(Tracker):
 
         return wandb.init(
             id=_identifier(run.id),
+            resume="allow" if run.resumed and mode == "online" else None,
             name=run.name[:128],
             project=run.project,
             entity=run.entity,

@@ -1,0 +1,178 @@
+"""The command line before Hydra gets it: checked, with what ``resume=`` or ``rerun=`` recorded."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig, OmegaConf
+
+from eqprop.compose import check
+from eqprop.errors import ConfigError
+from eqprop.lock import read_status
+from eqprop.resume import is_file_name, read_yaml, refuse_other_defaults
+from eqprop.suggest import show
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+_OWN = ("resume", "rerun")
+
+
+def prepared(argv: Sequence[str]) -> list[str]:
+    """The arguments as Hydra shall get them, checked: it would only fail later, and in many lines.
+
+    Raises:
+        ConfigError: one line on the first mistake.
+    """
+    arguments = expand(argv)
+    cfg = check(arguments)
+    _refuse_other_rerun(cfg)
+    return [*arguments, *_spare_earlier_run(cfg)]
+
+
+def expand(argv: Sequence[str]) -> list[str]:
+    """The arguments with those of the run that ``resume=`` or ``rerun=`` names put before them.
+
+    Raises:
+        ConfigError: if there is no such run, or if they contradict the rest of the command.
+    """
+    words = list(get_args_parser().parse_args(list(argv)).overrides)
+    given_flags = list(argv)
+    for word in words:
+        given_flags.remove(word)
+    asked = {
+        key: value for word in words if (key := key_of(word)) in _OWN and (value := _value(word))
+    }
+    asked = {key: value for key, value in asked.items() if value not in ("null", "auto")}
+    if not asked:
+        return list(argv)
+    if len(asked) > 1:
+        raise ConfigError("resume and rerun cannot go together; choose one")
+    ((key, value),) = asked.items()
+    folder = run_folder(key, value)
+    if any(flag in ("-m", "--multirun") for flag in given_flags):
+        raise ConfigError(f"{key}={value}: goes with one run, not with a multirun")
+    flags, recorded = recorded_command(folder)
+    merged = merge(recorded, words)
+    if key == "resume":
+        if any(key_of(word) == "hydra.run.dir" for word in words):
+            raise ConfigError(
+                f"resume={value}: the run stays in its folder; leave hydra.run.dir out"
+            )
+        merged += [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null"]
+    return [*flags, *given_flags, *merged]
+
+
+def run_folder(key: str, value: str) -> Path:
+    """The folder of the run that ``resume=value`` names, by itself or by a checkpoint in it.
+
+    Raises:
+        ConfigError: if there is no run.
+    """
+    path = Path(value)
+    if is_file_name(value) and key == "resume":
+        path = path.parent.parent
+    if not path.is_dir():
+        raise ConfigError(f"{key}={show(value)}: there is no folder {path}")
+    if read_status(path) is None:
+        raise ConfigError(f"{key}={show(value)}: {path} holds no run (no status.json)")
+    return path
+
+
+def recorded_command(folder: Path) -> tuple[list[str], list[str]]:
+    """The flags and the overrides that the run in ``folder`` was started with."""
+    overrides = read_yaml(folder / ".hydra" / "overrides.yaml")
+    hydra = read_yaml(folder / ".hydra" / "hydra.yaml")
+    if not isinstance(overrides, list):
+        raise ConfigError(f"{folder} holds no recorded command (.hydra/overrides.yaml)")
+    words = [str(word) for word in overrides if key_of(str(word)) not in _OWN]
+    flags: list[str] = []
+    if isinstance(hydra, dict):
+        settings: Any = hydra.get("hydra", {})
+        words += [w for w in settings["overrides"]["hydra"] if key_of(w) == "hydra.searchpath"]
+        if settings["job"]["config_name"] not in (None, "config"):
+            flags += ["--config-name", str(settings["job"]["config_name"])]
+        for source in settings["runtime"]["config_sources"]:
+            if source["provider"] == "command-line" and source["schema"] == "file":
+                flags += ["--config-dir", str(source["path"])]
+    return flags, words
+
+
+def merge(recorded: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Overrides of which none is given twice: new ones replace the recorded ones of their key.
+
+    A new choice of a group's option drops what was recorded of the old option's keys.
+    """
+    keys = [key_of(word) for word in new]
+    groups = [f"{key}." if key != "tracking" else "tracking.trackers." for key in keys]
+
+    def stays(word: str) -> bool:
+        key = key_of(word)
+        return key not in keys and not any(key.startswith(group) for group in groups)
+
+    return [*filter(stays, recorded), *new]
+
+
+def key_of(override: str) -> str:
+    """The key that an override is about, without package and signs."""
+    return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
+
+
+def how_to_go_on(folder: Path) -> str:
+    """The command, quoted for a shell, that goes on with the run in ``folder``."""
+    program = sys.argv[0] or "eqprop-train"
+    start = ["python", program] if program.endswith(".py") else [Path(program).name]
+    with suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    return shlex.join([*start, f"resume={quoted(str(folder))}"])
+
+
+def quoted(text: str) -> str:
+    """Text as one value in Hydra's grammar."""
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f'"{escaped}"'.replace("${", "\\${")
+
+
+def _value(word: str) -> str:
+    value = word.partition("=")[2].strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value
+
+
+def _refuse_other_rerun(cfg: DictConfig | None) -> None:
+    """Refuse to start a recorded run again where its command now means something else."""
+    if cfg is None or cfg.rerun is None:
+        return
+    folder = Path(cfg.rerun)
+    flags, words = recorded_command(folder)
+    recorded = check([*flags, *words])
+    if recorded is not None:
+        ours = OmegaConf.masked_copy(recorded, [str(key) for key in recorded if key != "hydra"])
+        values: Any = OmegaConf.to_container(ours, resolve=True)
+        refuse_other_defaults(folder, values)
+
+
+def _spare_earlier_run(cfg: DictConfig | None) -> list[str]:
+    """What to add to the command line so that Hydra does not write over the run to resume."""
+    folder = None if cfg is None else _chosen_folder(cfg)
+    if cfg is None or folder is None:
+        return []
+    resumes = cfg.resume == "auto" and (folder / "status.json").exists()
+    return ["hydra.output_subdir=null"] if resumes else []
+
+
+def _chosen_folder(cfg: DictConfig) -> Path | None:
+    """The folder that a single run is about to use, or None where only Hydra can tell."""
+    try:
+        return Path(OmegaConf.select(cfg, "hydra.run.dir"))
+    except Exception:  # it depends on what Hydra sets when it starts the job
+        return None

@@ -1,0 +1,67 @@
+"""Evaluates a run's checkpoint again, and compares with what the run recorded.
+
+    python scripts/evaluate.py outputs/2026-01-31/12-00-00-gaussian-mnist5k-a1b2c3
+    python scripts/evaluate.py RUN --checkpoint best --data ../shared/data
+
+Exits 0 if every accuracy that was recorded at that point comes out again, 1 if one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from eqprop.errors import UserError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--checkpoint", default="last", help="last, best, or a file's name (last)")
+    parser.add_argument("--data", help="the folder of the data, where it is not the run's own")
+    arguments = parser.parse_args()
+    try:
+        return evaluate(arguments.run, arguments.checkpoint, arguments.data)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def row_of(run: Path, step: int) -> dict[str, Any]:
+    """The epoch's row that was recorded at this step."""
+    with open(run / "metrics.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.endswith("\n")]
+    return next((r for r in rows if r["step"] == step and "time/train_s" in r), {})
+
+
+def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
+    from omegaconf import OmegaConf
+
+    from eqprop import assembly, snapshot, trained
+    from eqprop.schema import validate
+
+    found = trained.find(run, checkpoint)
+    plain = found.meta["config"]
+    if data is not None:
+        plain["paths"]["data"] = data
+    trained.refuse_foreign(found)  # a checkpoint is data, whatever it names as code
+    training = assembly.build_training(OmegaConf.create(plain), validate(plain))
+    snapshot.restore_weights(training.model, found)
+    recorded = row_of(run, int(found.meta["step"]))
+    differ = 0
+    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+        if split is None:
+            continue
+        accuracy, energy = training.evaluate(split)
+        before = recorded.get(f"accuracy/{name}")
+        note = "not recorded" if before is None else f"recorded {100 * before:.2f} %"
+        print(f"{name:<10} {100 * accuracy:.2f} %  energy {energy:.6g}  ({note})")
+        differ += before is not None and before != accuracy
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
