@@ -34,7 +34,8 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
             return
         logging.getLogger().removeHandler(self)
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream: Any = self.stream
+        self.stream = None
         with suppress(OSError):  # it tries to write what is left
             stream.close()
         logging.getLogger(__name__).warning(

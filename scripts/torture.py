@@ -65,7 +65,7 @@ def sabotage(kind: str, count: int) -> None:
     elif kind == "write":
         import eqprop.files
 
-        eqprop.files.open = lambda *a, **k: _Torn(open(*a, **k), due, die)  # type: ignore
+        eqprop.files.open = lambda *a, **k: _Torn(open(*a, **k), due, die)  # type: ignore  # noqa: SIM115
     elif kind == "append":
         from eqprop.tracking.jsonl import JsonlTracker
 

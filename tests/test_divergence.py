@@ -88,7 +88,7 @@ def test_a_weight_broken_by_the_last_step_of_an_epoch() -> None:
             run.model.W[1].weight.data[0, 0] = float("nan")
 
     run.optimizer.step = breaking
-    with pytest.raises(RunError, match="W.1.weight is not finite"):
+    with pytest.raises(RunError, match=r"W\.1\.weight is not finite"):
         run.fit()
     assert not any("time/train_s" in row for row in record)
 
@@ -184,6 +184,24 @@ def test_a_phase_that_arrives_is_not(caplog: pytest.LogCaptureFixture) -> None:
     assert warnings_of(run, caplog) == []
     run = training("gaussian", solver=Euler(dt=0.1, n_relax=60), log_every=1)
     assert warnings_of(run, caplog) == []
+
+
+def test_looking_leaves_the_state_as_it_is() -> None:
+    run = training("hopfield", log_every=1)
+    seen: list[bool] = []
+    warn = run.health.warn_if_far
+
+    def watching(it: Any, estimate: Any) -> None:
+        before = [layer.clone() for layer in it.model.u]
+        target = it.model.c_energy.target
+        warn(it, estimate)
+        same = all(torch.equal(a, b) for a, b in zip(before, it.model.u, strict=True))
+        seen.append(same and it.model.c_energy.target is target)
+
+    run.health.warn_if_far = watching  # type: ignore[method-assign]
+    run.fit()
+    assert seen
+    assert all(seen)
 
 
 def test_looking_changes_nothing() -> None:

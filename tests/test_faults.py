@@ -79,7 +79,7 @@ def test_a_disk_full_at_a_checkpoint(tmp_path: Path) -> None:
     assert "File too large; what was saved before is still there" in ran.error
     assert ran.out.count("warning") == 1
     assert status(tmp_path / "a")["state"] == "failed"
-    assert not [p for p in (tmp_path / "a").rglob("*.tmp")]
+    assert not list((tmp_path / "a").rglob("*.tmp"))
     train("resume=a", cwd=tmp_path).succeeded()
     train(*command[:-1], "hydra.run.dir=alone", cwd=tmp_path).succeeded()
     assert learnt(tmp_path / "a") == learnt(tmp_path / "alone")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import QUICK, ROOT, Ran, rows, status, train, untimed
+from running import QUICK, ROOT, Ran, rows, status, train, untimed, wandb_runs
 
 from eqprop import checkpoint
 from eqprop.command import key_of, merge, quoted
@@ -230,6 +230,16 @@ def test_a_run_in_a_strange_folder_tells_how_to_go_on(tmp_path: Path) -> None:
     words = shlex.split(ran.error.partition("go on with: ")[2])
     assert train(*words[2:], cwd=tmp_path).succeeded().code == 0
     assert status(tmp_path / name)["state"] == "done"
+
+
+def test_trackers_go_on_under_the_same_id(tmp_path: Path) -> None:
+    command = (*RUN[:2], *RUN[4:], "hydra.run.dir=outputs/a")
+    killed(20, *command, cwd=tmp_path, name="TERM")
+    (tmp_path / "outputs" / "a").rename(tmp_path / "outputs" / "b")
+    train("resume=outputs/b", "trainer.epochs=4", cwd=tmp_path).succeeded()
+    first, second = wandb_runs(tmp_path)
+    assert first["run_id"] == second["run_id"] == "a"
+    assert second["state"] == "finished"
 
 
 def test_no_such_run(tmp_path: Path) -> None:

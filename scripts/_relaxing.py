@@ -1,0 +1,221 @@
+"""Relaxations of one network by several solvers: residuals step by step, and times apart from them.
+
+Every solver starts from the same state. The product of the clamped input with the first weights,
+which all of them need once a batch, is made beforehand and is in no time.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from _timing import Case, device_wait, interleave, quartiles
+from torch import Tensor
+
+from eqprop import EnergyBasedModel, SquaredError
+from eqprop.errors import ConfigError
+from eqprop.relaxation import Anderson, Euler, Exact, Newton, Solver
+from eqprop.relaxation.euler import ROUNDING
+
+Row = dict[str, Any]
+PHASES = ("free", "nudged")
+ADAPTIVE_DT = 0.5  # what a step of adaptive Euler starts from, and never exceeds
+RESTING = 1e-5  # residual from which a nudged phase starts, where there is no feed-forward pass
+BEYOND = 0.3  # curves go on to this share of the lowest level
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a phase begins: the target, None in a free phase, and the state of all free layers."""
+
+    target: Tensor | None
+    layers: list[Tensor]
+
+    def place(self, model: EnergyBasedModel) -> None:
+        model.set_C_target(self.target)
+        for layer, value in zip(model.u[1:], self.layers, strict=True):
+            layer.copy_(value)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of inputs with the start of each phase."""
+
+    x: Tensor
+    starts: dict[str, Start]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Residuals before the first step and after each, and how often a sample's energy rose."""
+
+    residuals: list[float]
+    rises: int
+    highest: float
+
+    def steps_to(self, level: float) -> float:
+        """Steps until the residual is this share of the first; inf where it never is."""
+        wanted = level * self.residuals[0]
+        return next((i for i, r in enumerate(self.residuals) if r <= wanted), math.inf)
+
+
+def solvers_of(model: EnergyBasedModel, only: tuple[str, ...] | None = None) -> dict[str, Solver]:
+    """Every solver that can relax ``model``, by the name it has in tables."""
+    known: dict[str, Solver] = {
+        "euler": Euler(0.1),
+        "euler adaptive": Euler(ADAPTIVE_DT, adaptive=True),
+        "newton": Newton(),
+        "anderson": Anderson(),
+    }
+    if isinstance(model.c_energy, SquaredError) and all(phi.pieces for phi in model.phi):
+        known["exact"] = Exact()
+    return {
+        name: solver
+        for name, solver in known.items()
+        if (only is None or name in only) and _can(solver, model)
+    }
+
+
+def _can(solver: Solver, model: EnergyBasedModel) -> bool:
+    try:
+        return solver.for_model(model) is solver
+    except ConfigError:
+        return False
+
+
+@contextmanager
+def held(model: EnergyBasedModel, x: Tensor) -> Iterator[None]:
+    """The input clamped and the weights held, so that their product is made once."""
+    model.resize(len(x))
+    model.clamp_layer(0, x)
+    with torch.no_grad(), model.holding_weights():
+        yield
+
+
+def batch_of(model: EnergyBasedModel, x: Tensor, target: Tensor, init: str, seed: int) -> Batch:
+    """Free: from ``init``, the same for every model; nudged: from the free equilibrium."""
+    with held(model, x):
+        model.set_C_target(None)
+        model.generator = torch.Generator(x.device).manual_seed(seed)
+        Euler(init=init).initialise(model)  # type: ignore[arg-type]
+        free = Start(None, [layer.clone() for layer in model.u[1:]])
+        _rest(model)
+        nudged = Start(target, [layer.clone() for layer in model.u[1:]])
+    return Batch(x, {"free": free, "nudged": nudged})
+
+
+def _rest(model: EnergyBasedModel) -> None:
+    newton = Newton(n_relax=300, tol=RESTING)
+    solver = newton if _can(newton, model) else Euler(n_relax=3000, tol=RESTING)
+    solver.free_phase(model)
+
+
+def curve_of(
+    model: EnergyBasedModel, solver: Solver, start: Start, steps: int, until: float
+) -> Curve:
+    """Up to ``steps`` steps, until the residual is the share ``until`` of the first."""
+    start.place(model)
+    solver.begin(model)
+    work, probe = model.free_layers("gradient"), model.free_layers("probe")
+    residuals, energy, rises, highest = [_residual(model, probe)], model.E, 0, 0.0
+    while len(residuals) <= steps and until * residuals[0] < residuals[-1] < math.inf:
+        solver.advance(model, work, 1)
+        before, energy = energy, model.E
+        rise = energy - before
+        slack = ROUNDING * torch.finfo(energy.dtype).eps * before.abs().clamp_min(1.0)
+        rises += bool((~(rise <= slack)).any())  # a NaN has risen too
+        highest = max(highest, float(rise.max()))
+        residuals.append(_residual(model, probe))
+    return Curve(residuals, rises, highest)
+
+
+def _residual(model: EnergyBasedModel, probe: list[Tensor | None]) -> float:
+    model.total_gradient(probe)
+    return float(model.residual(probe))
+
+
+def study(
+    model: EnergyBasedModel, solvers: dict[str, Solver], batches: list[Batch], args: Any
+) -> list[Row]:
+    """A row for every solver and phase: first all residuals, then all times."""
+    cases = [(phase, name) for phase in PHASES for name in solvers]
+    curves: dict[tuple[str, str], list[Curve]] = {case: [] for case in cases}
+    until = BEYOND * min(args.levels)
+    for batch in batches:
+        with held(model, batch.x):
+            for (phase, name), found in curves.items():
+                start = batch.starts[phase]
+                found.append(curve_of(model, solvers[name], start, args.steps, until))
+    steps = {case: _steps(found, args.levels) for case, found in curves.items()}
+    seconds = _times(model, solvers, batches, steps, args)
+    return [_row(case, curves[case], steps[case], seconds, args.levels) for case in cases]
+
+
+def _steps(curves: list[Curve], levels: list[float]) -> list[int | None]:
+    """Median steps to each level, and to the end of the shortest curve."""
+    medians = [statistics.median_high(c.steps_to(level) for c in curves) for level in levels]
+    shortest = min(len(curve.residuals) for curve in curves) - 1
+    return [None if math.isinf(m) else int(m) for m in medians] + [max(1, shortest)]
+
+
+def _times(
+    model: EnergyBasedModel,
+    solvers: dict[str, Solver],
+    batches: list[Batch],
+    steps: dict[tuple[str, str], list[int | None]],
+    args: Any,
+) -> dict[tuple[str, str, int], list[float]]:
+    """Seconds of so many steps, nothing measured meanwhile, all cases of a batch in turns."""
+    keys = [(*case, n) for case, found in steps.items() for n in sorted({1, *filter(None, found)})]
+    seconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in keys}
+    for batch in batches:
+
+        def relax(phase: str, name: str, n: int, batch: Batch = batch) -> None:
+            batch.starts[phase].place(model)
+            solvers[name].relax(model, n)
+
+        cases = [Case(str(key), lambda key=key: relax(*key)) for key in keys]
+        with held(model, batch.x):
+            timings = interleave(cases, args.rounds, args.budget, device_wait(args.device))
+        for key, timing in zip(keys, timings, strict=True):
+            seconds[key] += timing.seconds.values()
+    return seconds
+
+
+def _row(
+    case: tuple[str, str],
+    curves: list[Curve],
+    steps: list[int | None],
+    seconds: dict[tuple[str, str, int], list[float]],
+    levels: list[float],
+) -> Row:
+    *to_levels, end = steps
+    times = {n: quartiles(values) for (*key, n), values in seconds.items() if tuple(key) == case}
+    relative = [[r / c.residuals[0] for r in c.residuals[: (end or 1) + 1]] for c in curves]
+    shown = min(map(len, relative))
+    known = sorted(times)
+    return {
+        "phase": case[0],
+        "solver": case[1],
+        "first_residual": statistics.median(c.residuals[0] for c in curves),
+        "last_residual": statistics.median(c.residuals[-1] for c in curves),
+        "steps_taken": sum(len(c.residuals) - 1 for c in curves),
+        "energy_rises": sum(c.rises for c in curves),
+        "highest_rise": max(c.highest for c in curves),
+        "levels": [
+            {"level": level, "steps": n}
+            | {f"{k}_s": v for k, v in (times[n] if n else {}).items()}
+            for level, n in zip(levels, to_levels, strict=True)
+        ],
+        "residual": [statistics.median(r[i] for r in relative) for i in range(shown)],
+        "seconds": [
+            0.0 if i == 0 else float(np.interp(i, known, [times[n]["median"] for n in known]))
+            for i in range(shown)
+        ],
+    }
