@@ -6,6 +6,7 @@ which all of them need once a batch, is made beforehand and is in no time.
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _timing import Case, device_wait, interleave, quartiles
+from _timing import TURN, Case, device_wait, interleave, quartiles
 from torch import Tensor
 
 from eqprop import EnergyBasedModel, SquaredError
@@ -27,6 +28,7 @@ Row = dict[str, Any]
 PHASES = ("free", "nudged")
 ADAPTIVE_DT = 0.5  # what a step of adaptive Euler starts from, and never exceeds
 RESTING = 1e-5  # residual from which a nudged phase starts, where there is no feed-forward pass
+ASIDE = 1e-6  # how far beside a kink of φ the derivatives from either side are taken
 BEYOND = 0.3  # curves go on to this share of the lowest level
 
 
@@ -116,6 +118,20 @@ def _rest(model: EnergyBasedModel) -> None:
     solver.free_phase(model)
 
 
+class Judge:
+    """A copy of a model in float64: the energy of its states, without the rounding of a sum."""
+
+    def __init__(self, model: EnergyBasedModel, start: Start) -> None:
+        self.copy = copy.deepcopy(model).double()
+        self.copy.clamp_layer(0, model.u[0])
+        self.copy.set_C_target(start.target)
+
+    def energy(self, model: EnergyBasedModel) -> Tensor:
+        for mine, layer in zip(self.copy.u[1:], model.u[1:], strict=True):
+            mine.copy_(layer)
+        return self.copy.E
+
+
 def curve_of(
     model: EnergyBasedModel, solver: Solver, start: Start, steps: int, until: float
 ) -> Curve:
@@ -123,21 +139,51 @@ def curve_of(
     start.place(model)
     solver.begin(model)
     work, probe = model.free_layers("gradient"), model.free_layers("probe")
-    residuals, energy, rises, highest = [_residual(model, probe)], model.E, 0, 0.0
-    while len(residuals) <= steps and until * residuals[0] < residuals[-1] < math.inf:
-        solver.advance(model, work, 1)
-        before, energy = energy, model.E
-        rise = energy - before
-        slack = ROUNDING * torch.finfo(energy.dtype).eps * before.abs().clamp_min(1.0)
-        rises += bool((~(rise <= slack)).any())  # a NaN has risen too
-        highest = max(highest, float(rise.max()))
-        residuals.append(_residual(model, probe))
+    judge, rises, highest = Judge(model, start), 0, 0.0
+    with judge.copy.holding_weights():
+        residuals, energy = [_residual(model, probe)], judge.energy(model)
+        while len(residuals) <= steps and until * residuals[0] < residuals[-1] < math.inf:
+            solver.advance(model, work, 1)
+            before, energy = energy, judge.energy(model)
+            rise = energy - before
+            slack = ROUNDING * torch.finfo(model.u[0].dtype).eps * before.abs().clamp_min(1.0)
+            rises += bool((~(rise <= slack)).any())  # a NaN has risen too
+            highest = max(highest, float(rise.max()))
+            residuals.append(_residual(model, probe))
     return Curve(residuals, rises, highest)
 
 
 def _residual(model: EnergyBasedModel, probe: list[Tensor | None]) -> float:
-    model.total_gradient(probe)
+    """The residual of ∂F/∂u; of its smallest value at a kink of φ, where a minimum may well lie."""
+    ends = [{end for piece in phi.pieces for end in piece[:2]} - {math.inf, -math.inf}
+            for phi in model.phi]  # fmt: skip
+    if not any(ends):
+        model.total_gradient(probe)
+        return float(model.residual(probe))
+    kinks = [sum((u == end for end in at), torch.zeros_like(u, dtype=torch.bool))
+             for u, at in zip(model.u, ends, strict=True)]  # fmt: skip
+    left, right = (_beside(model, probe, kinks, side) for side in (-ASIDE, ASIDE))
+    model.total_gradient(probe)  # last, so that a solver finds the rates of its own state
+    for grad, kink, a, b in zip(probe, kinks, left, right, strict=True):
+        if grad is not None and a is not None and b is not None:
+            least = torch.where(a.abs() < b.abs(), a, b).masked_fill_((a <= 0.0) & (b >= 0.0), 0.0)
+            grad.copy_(torch.where(kink, least, grad))
     return float(model.residual(probe))
+
+
+def _beside(
+    model: EnergyBasedModel, probe: list[Tensor | None], kinks: list[Tensor], by: float
+) -> list[Tensor | None]:
+    """∂F/∂u with the units at kinks moved aside for once."""
+    kept = [layer.clone() for layer in model.u]
+    for layer, kink, grad in zip(model.u, kinks, probe, strict=True):
+        if grad is not None:
+            layer.add_(kink, alpha=by)
+    model.total_gradient(probe)
+    for layer, before, grad in zip(model.u, kept, probe, strict=True):
+        if grad is not None:
+            layer.copy_(before)
+    return [None if grad is None else grad.clone() for grad in probe]
 
 
 def study(
@@ -174,6 +220,7 @@ def _times(
     """Seconds of so many steps, nothing measured meanwhile, all cases of a batch in turns."""
     keys = [(*case, n) for case, found in steps.items() for n in sorted({1, *filter(None, found)})]
     seconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in keys}
+    turn = min(TURN, args.budget / 10)
     for batch in batches:
 
         def relax(phase: str, name: str, n: int, batch: Batch = batch) -> None:
@@ -182,7 +229,9 @@ def _times(
 
         cases = [Case(str(key), lambda key=key: relax(*key)) for key in keys]
         with held(model, batch.x):
-            timings = interleave(cases, args.rounds, args.budget, device_wait(args.device))
+            timings = interleave(
+                cases, args.rounds, args.budget, device_wait(args.device), turn=turn
+            )
         for key, timing in zip(keys, timings, strict=True):
             seconds[key] += timing.seconds.values()
     return seconds
@@ -199,7 +248,6 @@ def _row(
     times = {n: quartiles(values) for (*key, n), values in seconds.items() if tuple(key) == case}
     relative = [[r / c.residuals[0] for r in c.residuals[: (end or 1) + 1]] for c in curves]
     shown = min(map(len, relative))
-    known = sorted(times)
     return {
         "phase": case[0],
         "solver": case[1],
@@ -209,13 +257,19 @@ def _row(
         "energy_rises": sum(c.rises for c in curves),
         "highest_rise": max(c.highest for c in curves),
         "levels": [
-            {"level": level, "steps": n}
-            | {f"{k}_s": v for k, v in (times[n] if n else {}).items()}
+            {"level": level, "steps": n} | {f"{k}_s": v for k, v in (times[n] if n else {}).items()}
             for level, n in zip(levels, to_levels, strict=True)
         ],
         "residual": [statistics.median(r[i] for r in relative) for i in range(shown)],
-        "seconds": [
-            0.0 if i == 0 else float(np.interp(i, known, [times[n]["median"] for n in known]))
-            for i in range(shown)
-        ],
+        "seconds": _line(times, shown),
     }
+
+
+def _line(times: dict[int, dict[str, float]], shown: int) -> list[float]:
+    """Seconds of 0, 1, 2 … steps by a straight line through the times measured, in proportion."""
+    n = np.array(list(times), dtype=float)
+    seconds = np.array([spread["median"] for spread in times.values()])
+    slope, begin = np.polyfit(n, seconds, 1, w=1 / seconds) if len(n) > 1 else (-1.0, 0.0)
+    if slope <= 0.0 or begin < 0.0:
+        slope, begin = float(np.median(seconds / n)), 0.0
+    return [0.0, *(float(begin + slope * i) for i in range(1, shown))]

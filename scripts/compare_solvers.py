@@ -77,9 +77,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--init", choices=("normal", "zeros"), default="normal", help="a free phase's first state")
     add("--levels", type=share, nargs="+", default=[1e-1, 1e-2, 1e-3, 1e-4],
         help="residuals to reach, relative to the first")  # fmt: skip
-    add("--steps", type=natural, default=500, help="at most, of any solver (default: 500)")
+    add("--steps", type=natural, default=300, help="at most, of any solver (default: 300)")
     add("--rounds", type=natural, default=5, help="turns of each case and batch (default: 5)")
-    add("--budget", type=float, default=1.0, help="seconds for a case: a slow one gets fewer turns")
+    add("--budget", type=float, default=0.5, help="seconds for a case: a slow one gets fewer turns")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--seed", type=int, default=2019, help="of weights, data order and first states")

@@ -106,7 +106,7 @@ def test_with_all_kinds_of_generators(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(NOISY)
     command = (
         *RUN,
-        *("model._target_=mine.Noisy", "dynamics._target_=mine.Wild", "~dynamics.clip"),
+        *("model._target_=mine.Noisy", "dynamics=euler", "dynamics._target_=mine.Wild"),
         *("optimizer=sgd", "optimizer.momentum=0.9", "checkpoint.every_steps=3"),
     )
     train(*command, "hydra.run.dir=alone", cwd=tmp_path).succeeded()
@@ -128,8 +128,8 @@ class Noisy(ConditionalGaussian):
         self.own = torch.Generator().manual_seed(3)
 
 class Wild(Euler):
-    def __init__(self, n_relax, n_nudged=None, tol=0.0, init="auto"):
-        super().__init__(0.1, 1.0, n_relax, n_nudged, tol, init)
+    def __init__(self, **options):
+        super().__init__(**options)
         self.mine, self.python = np.random.default_rng(5), random.Random(6)
     def relax(self, model, n_steps, measure=False):
         if model.generator is not None:
