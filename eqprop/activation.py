@@ -7,7 +7,7 @@ relaxation. A plain function works as well: autograd then supplies its derivativ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -197,8 +197,7 @@ class Softplus(Activation):
         return torch.addcmul(out, out, out, value=-1.0, out=out)
 
 
-__all__ = ["ACTIVATIONS", "Activation", "as_activation"]
-
+__all__ = ["ACTIVATIONS", "Activation", "as_activation", "one_a_layer"]
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Identity(),
     "sigmoid": Sigmoid(),
@@ -223,8 +222,7 @@ def as_activation(phi: str | Callable[[Tensor], Tensor] | Activation) -> Activat
     """The activation for a name, a known torch function, or any plain function.
 
     Raises:
-        ValueError: for a name that is not in ``ACTIVATIONS``.
-        TypeError: for something that cannot be called.
+        ValueError, TypeError: for an unknown name, or something that cannot be called.
     """
     if isinstance(phi, Activation):
         return phi
@@ -239,3 +237,13 @@ def as_activation(phi: str | Callable[[Tensor], Tensor] | Activation) -> Activat
     except TypeError:  # an unhashable callable
         known = None
     return ACTIVATIONS[known] if known else Activation(phi)
+
+
+def one_a_layer(phi: Sequence[str | Callable[[Tensor], Tensor]], n_layers: int) -> list[Activation]:
+    """One activation a layer; where one is missing, the input's is the identity."""
+    activations = [as_activation(function) for function in phi]
+    if len(activations) == n_layers - 1:
+        activations.insert(0, ACTIVATIONS["identity"])
+    if len(activations) != n_layers:
+        raise ValueError(f"{n_layers} layers need one activation each, not {len(activations)}")
+    return activations

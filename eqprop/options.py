@@ -7,32 +7,26 @@ sentence "it must be …" in error messages.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1, lt=2**31, description="a whole number >= 1 and < 2^31")]
-OptionalCount = Annotated[
-    Annotated[int, Field(ge=1, lt=2**31)] | None,
-    Field(description="null or a whole number >= 1 and < 2^31"),
-]
-Positive = Annotated[float, Field(gt=0, description="a finite number > 0")]
-NotNegative = Annotated[float, Field(ge=0, description="a finite number >= 0")]
-Number = Annotated[float, Field(description="a finite number")]
-Flag = Annotated[bool, Field(description="true or false")]
-OptionalFlag = Annotated[bool | None, Field(description="true, false or null")]
-OptionalText = Annotated[str | None, Field(description="null or text (a number in quotes)")]
-Path = Annotated[
-    str, Field(min_length=1, pattern=r"^[^\x00]+$", description="a path, relative or absolute")
-]
-Project = Annotated[
-    str,
-    Field(
-        pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$",
-        description=r"text of 1 to 128 characters without any of /\#?%:",
-    ),
-]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+from eqprop.fields import (
+    Component,
+    Count,
+    Decay,
+    Flag,
+    NotNegative,
+    Number,
+    OptionalCount,
+    OptionalFlag,
+    OptionalText,
+    Path,
+    Positive,
+    Project,
+    Strict,
+)
+
 Activation = Literal[
     "identity", "sigmoid", "hard_sigmoid", "tanh", "relu", "leaky_relu", "softplus"
 ]
@@ -50,24 +44,6 @@ def _not_zero(number: float) -> float:
     if number == 0:
         raise ValueError("must not be 0")
     return number
-
-
-class Strict(BaseModel):
-    """A part of the configuration with exactly its own keys."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", allow_inf_nan=False, frozen=True, defer_build=True
-    )
-
-
-class Component(Strict):
-    """A part that says by `_target_` which class (or function) makes it."""
-
-    target: str = Field(alias="_target_", description="the dotted path of a class or function")
-
-    def options(self) -> dict[str, Any]:
-        """Return the other keys that were given, which are the target's keyword arguments."""
-        return self.model_dump(exclude={"target"}, exclude_unset=True)
 
 
 class Model(Component):
@@ -111,7 +87,7 @@ class Adam(TorchOptimizer):
     betas: Annotated[
         list[Decay],
         Field(min_length=2, max_length=2, description="a list of two numbers, each >= 0 and < 1"),
-    ] = [0.9, 0.999]
+    ] = [0.9, 0.999]  # noqa: RUF012 - pydantic copies defaults
     eps: NotNegative = 1e-8
     amsgrad: Flag = False
 

@@ -15,24 +15,25 @@ from pydantic import BaseModel, Field, ValidationError
 from eqprop import explain, targets
 from eqprop import options as o
 from eqprop.errors import ConfigError
+from eqprop.fields import Component, OptionalText, Strict
 from eqprop.rules import EXACT, GAUSSIAN, HOPFIELD, RULES
 from eqprop.suggest import one_line, show
 
 
-class Config(o.Strict):
+class Config(Strict):
     """The whole configuration of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1")]
-    name: o.OptionalText
-    resume: o.OptionalText
-    rerun: o.OptionalText
+    name: OptionalText
+    resume: OptionalText
+    rerun: OptionalText
     model: o.Model
-    cost: o.Component
-    optimizer: o.Component
+    cost: Component
+    optimizer: Component
     device: o.Device
-    dataset: o.Component
-    dynamics: o.Component
-    estimator: o.Component
+    dataset: Component
+    dynamics: Component
+    estimator: Component
     trainer: o.Trainer
     checkpoint: o.Checkpoint
     tracking: o.Tracking
@@ -43,7 +44,7 @@ _TRACKERS = "tracking.trackers"
 _BROKEN: Final = object()  # stands where a part was wrong and has been reported
 _T = TypeVar("_T", bound=BaseModel)
 
-KNOWN: dict[str, dict[str, type[o.Component]]] = {
+KNOWN: dict[str, dict[str, type[Component]]] = {
     "model": {GAUSSIAN: o.Model, HOPFIELD: o.Model},
     "cost": {"eqprop.SquaredError": o.Cost, "eqprop.CrossEntropy": o.Cost},
     "optimizer": {

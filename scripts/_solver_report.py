@@ -166,6 +166,8 @@ def _until(row: Row, bottom: float) -> tuple[list[float], list[float]]:
 
 def _label(ax: Any, ends: list[End]) -> None:
     """A name below the end of each line, side by side."""
+    from matplotlib.text import Text
+
     placed = []
     for x, y, text, colour in sorted(ends):
         ax.plot([x], [y], "o", color=colour, ms=4)
@@ -176,18 +178,9 @@ def _label(ax: Any, ends: list[End]) -> None:
         )  # fmt: skip
         placed.append((note, ax.transData.transform((x, y))[0]))
     box = ax.get_window_extent()
-    renderer = ax.figure.canvas.get_renderer()
-    widths = [_text_width(note, renderer) + 8 for note, _ in placed]
+    widths = [Text.get_window_extent(note).width + 8 for note, _ in placed]  # without the arrow
     for (note, _), at in zip(placed, _beside([x for _, x in placed], widths, box), strict=True):
         note.set_position(((at - box.x0) / box.width, 0.15))
-
-
-def _text_width(note: Any, renderer: Any) -> float:
-    """Without its arrow."""
-    arrow, note.arrow_patch = note.arrow_patch, None
-    width = float(note.get_window_extent(renderer).width)
-    note.arrow_patch = arrow
-    return width
 
 
 def _beside(wished: list[float], widths: list[float], box: Any) -> list[float]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from _timing import exit_cleanly, machine, natural, write_json
 
 if TYPE_CHECKING:
-    from _relaxing import Batch
+    from _solver_starts import Batch
 
     from eqprop import EnergyBasedModel
     from eqprop.data import Data
@@ -172,7 +172,7 @@ def networks_of_run(args: argparse.Namespace) -> Iterator[Network]:
 
 def batches_of(network: Network, args: argparse.Namespace) -> list[Batch]:
     """The first batches of an epoch, all of one size."""
-    from _relaxing import batch_of
+    from _solver_starts import batch_of
 
     from eqprop.data import epoch_order, one_hot
 
@@ -188,8 +188,9 @@ def batches_of(network: Network, args: argparse.Namespace) -> list[Batch]:
 
 def study(network: Network, args: argparse.Namespace) -> list[Row]:
     import _relaxing
+    from _solver_starts import solvers_of
 
-    solvers = _relaxing.solvers_of(network.model, network.only)
+    solvers = solvers_of(network.model, network.only)
     rows = _relaxing.study(network.model, solvers, batches_of(network, args), args)
     return [{"network": network.describe()} | row for row in rows]
 

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqprop.activation import ACTIVATIONS, as_activation
+from eqprop.activation import one_a_layer
 from eqprop.connection import Dense, Op
 from eqprop.cost import CEnergy
-from eqprop.elementwise import Activation
 from eqprop.energy.names import PublicNames
 from eqprop.energy.state import Buffers, State
 from eqprop.energy.sweeps import LayerSweeps
@@ -53,7 +52,7 @@ class EnergyBasedModel(LayerSweeps, PublicNames):
         self.dimensions = [int(n) for n in dimensions]
         self.n_layers = len(self.dimensions)
         self.c_energy = c_energy
-        self.phi = _one_a_layer(phi, self.n_layers)
+        self.phi = one_a_layer(phi, self.n_layers)
         self.W = nn.ModuleList(
             Dense(pre, post)
             for pre, post in zip(self.dimensions[:-1], self.dimensions[1:], strict=True)
@@ -245,14 +244,3 @@ class EnergyBasedModel(LayerSweeps, PublicNames):
         return [
             torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
         ]
-
-
-def _one_a_layer(
-    phi: Sequence[str | Callable[[Tensor], Tensor]], n_layers: int
-) -> list[Activation]:
-    activations = [as_activation(function) for function in phi]
-    if len(activations) == n_layers - 1:
-        activations.insert(0, ACTIVATIONS["identity"])
-    if len(activations) != n_layers:
-        raise ValueError(f"{n_layers} layers need one activation each, not {len(activations)}")
-    return activations

@@ -1,0 +1,180 @@
+"""scripts/compare_solvers.py at the smallest sizes. No timing is judged."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_model, one_hot
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+sys.path.append(str(SCRIPTS))
+
+import _solver_report  # noqa: E402
+import _solver_starts  # noqa: E402
+import compare_solvers  # noqa: E402
+from _relaxing import Curve, curve_of  # noqa: E402
+from _solver_starts import batch_of, held, solvers_of  # noqa: E402
+
+from eqprop.relaxation import Euler  # noqa: E402
+
+Row = dict[str, Any]
+STUDY = (
+    *("--dataset", "digits", "--hidden", 8, "--epochs", 1, "--dtype", "float64"),
+    *("--batch", 50, "--batches", 2, "--rounds", 1, "--budget", 0.001, "--steps", 90),
+    *("--levels", 1e-1, 1e-3, 1e-2),
+)
+SIGMOID, PIECEWISE = {"euler", "euler adaptive", "newton", "anderson"}, {"newton", "exact"}
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    command = [sys.executable, str(SCRIPTS / "compare_solvers.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Row:
+    path = tmp_path_factory.mktemp("solvers") / "made" / "report.json"
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(sys, "argv", ["compare_solvers.py", *map(str, STUDY), "--json", str(path)])
+        compare_solvers.main()
+    found: Row = json.loads(path.read_text())
+    assert "hopfield, trained" in out.getvalue()
+    assert "gaussian: with sigmoid use" in out.getvalue()
+    return found
+
+
+def test_every_solver_on_every_network_in_both_phases(report: Row) -> None:
+    seen: dict[tuple[str, str, str, str], set[str]] = {}
+    for row in report["rows"]:
+        network = row["network"]
+        key = (network["energy"], network["activation"], network["state"], row["phase"])
+        seen.setdefault(key, set()).add(row["solver"])
+    kinds = [("gaussian", "sigmoid"), ("hopfield", "sigmoid"), ("hopfield", "hard_sigmoid")]
+    assert seen == {
+        (*kind, state, phase): PIECEWISE if kind[1] == "hard_sigmoid" else SIGMOID
+        for kind in kinds
+        for state in ("fresh", "trained")
+        for phase in ("free", "nudged")
+    }
+
+
+def test_a_row_holds_steps_times_and_curve(report: Row) -> None:
+    for row in report["rows"]:
+        assert row["network"]["sizes"] == [64, 8, 10]
+        assert row["residual"][0] == 1.0
+        assert row["seconds"][0] == 0.0
+        assert len(row["residual"]) == len(row["seconds"])
+        assert all(a < b for a, b in pairwise(row["seconds"]))
+        assert [entry["level"] for entry in row["levels"]] == [1e-1, 1e-2, 1e-3]
+        for entry in row["levels"]:
+            if entry["steps"]:
+                assert 0 < entry["q1_s"] <= entry["median_s"] <= entry["q3_s"] < math.inf
+
+
+def test_newton_and_exact_settle_and_never_raise_the_energy(report: Row) -> None:
+    for row in report["rows"]:
+        smooth = row["network"]["activation"] == "sigmoid"
+        if row["solver"] == "exact" or (row["solver"] == "newton" and smooth):
+            assert row["energy_rises"] == 0
+            assert row["levels"][-1]["steps"] is not None
+            assert row["last_residual"] < 1e-3 * row["first_residual"]
+            assert all(residual < 1.0 for residual in row["residual"][1:])
+
+
+def test_the_report_tells_of_its_making(report: Row) -> None:
+    assert report["machine"]["versions"]["torch"]
+    assert report["settings"]["hidden"] == [8]
+    assert report["advice"].keys() == {"gaussian", "hopfield"}
+    trained = [row["network"] for row in report["rows"] if row["network"]["state"] == "trained"]
+    assert all(0.0 < network["accuracy"] <= 1.0 for network in trained)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None,
+    reason="figures need matplotlib: pip install 'eqprop[report]'",
+)
+def test_the_figure(report: Row, tmp_path: Path) -> None:
+    _solver_report.plot(report["rows"], str(tmp_path / "docs" / "solvers.png"))
+    assert (tmp_path / "docs" / "solvers.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    assert "no checkpoint" in run("--run", tmp_path, status=2)
+    assert "not a number between 0 and 1" in run("--levels", 2, status=2)
+
+
+# ---------------------------------------------------------------------- the parts
+
+
+def batch(kind: str, phi: str, cost: str) -> tuple[Any, _solver_starts.Batch]:
+    model = make_model(kind, [5, 7, 3], 4, phi, cost)
+    return model, batch_of(model, torch.randn(4, 5).double(), one_hot(4, 3), "normal", 1)
+
+
+@pytest.mark.parametrize("phase", ["free", "nudged"])
+@pytest.mark.parametrize(
+    ("kind", "phi", "cost"),
+    [("gaussian", "tanh", "cross_entropy"), ("hopfield", "hard_sigmoid", "squared_error")],
+)
+def test_measuring_changes_no_step(kind: str, phi: str, cost: str, phase: str) -> None:
+    model, made = batch(kind, phi, cost)
+    for solver in solvers_of(model).values():
+        with held(model, made.x):
+            curve_of(model, solver, made.starts[phase], 4, 0.0)
+            measured = [layer.clone() for layer in model.u]
+            made.starts[phase].place(model)
+            solver.relax(model, 4)
+        for layer, other in zip(model.u, measured, strict=True):
+            torch.testing.assert_close(layer, other)
+
+
+def test_a_minimum_at_a_kink_has_no_residual() -> None:
+    model, made = batch("hopfield", "hard_sigmoid", "squared_error")
+    with held(model, made.x):
+        curve = curve_of(model, solvers_of(model)["exact"], made.starts["free"], 100, 1e-9)
+    assert bool((model.u[1] == 0).any() or (model.u[1] == 1).any())
+    assert curve.residuals[-1] < 1e-4
+
+
+def test_a_rising_energy_is_seen() -> None:
+    model, made = batch("gaussian", "tanh", "squared_error")
+    with held(model, made.x):
+        curve = curve_of(model, Euler(2.0), made.starts["free"], 3, 0.0)
+    assert curve.rises == 3
+    assert curve.highest > 0.0
+
+
+def test_steps_to_a_level() -> None:
+    curve = Curve([2.0, 1.0, 0.15, 0.2], 0, 0.0)
+    assert [curve.steps_to(level) for level in (0.5, 0.1, 0.01)] == [1, 2, math.inf]
+
+
+def test_advice_takes_the_fastest_that_never_raised_the_energy() -> None:
+    network = SimpleNamespace(energy="hopfield", state="fresh", activation="tanh", feedforward=0)
+
+    def row(solver: str, seconds: float, rises: int = 0) -> Row:
+        entry = {"level": 1e-2, "steps": 3, "median_s": seconds}
+        return {"network": vars(network), "phase": "free", "solver": solver,
+                "energy_rises": rises, "levels": [entry]}  # fmt: skip
+
+    rows = [row("rash", 0.001, rises=1), row("slow", 0.1), row("good", 0.02)]
+    sentence = _solver_report.advice("hopfield", rows)
+    assert sentence.startswith("hopfield: with tanh use good [fresh free: 20 ms good, 100 ms slow]")
