@@ -100,10 +100,12 @@ def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Conte
 def ours(training: Training) -> Callable[[int], Row]:
     """An epoch of the run, as ``Training.fit`` has it."""
 
+    from eqprop.training import Position
+
     def epoch(number: int) -> Row:
+        training.at = Position(number)
         start = time.perf_counter()
-        row = training.train_epoch(number)
-        training.note(row)
+        training.note(training.train_epoch())
         trained = time.perf_counter()
         measured = training.evaluation(final=True)
         return {

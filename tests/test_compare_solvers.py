@@ -118,7 +118,13 @@ def test_the_figure(report: Row, tmp_path: Path) -> None:
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert "no checkpoint" in run("--run", tmp_path, status=2)
-    assert "not a number between 0 and 1" in run("--levels", 2, status=2)
+
+
+@pytest.mark.parametrize("value", ["2", "0", "x", "nan"])
+def test_a_level_is_a_share(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare_solvers.arguments(["--levels", value])
+    assert "is not a number between 0 and 1" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- the parts
