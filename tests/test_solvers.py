@@ -159,6 +159,22 @@ def test_newton_agrees_with_exact_where_phi_has_kinks(pair: Any, targets: Any) -
         torch.testing.assert_close(layer, other, rtol=0, atol=1e-8)
 
 
+def test_newton_rests_on_a_kink_that_a_nudge_holds() -> None:
+    """Of one unit: the nudge pulls up from 0 and the drive, inside [0, 1], pulls down harder."""
+    model = eqprop.RestrictedHopfield([1, 1], eqprop.SquaredError(1.0), 1, ["hard_sigmoid"])
+    model.double()
+    with torch.no_grad():
+        model.W[0].weight.fill_(1.0)
+        model.W[0].bias.fill_(0.0)
+    model.clamp_layer(0, torch.full((1, 1), -3.0, dtype=torch.float64))
+    model.u[1] = torch.zeros(1, 1, dtype=torch.float64)
+    model.set_C_target(torch.ones(1, 1, dtype=torch.float64))
+    Newton().relax(model, 7)
+    newton = model.u[1].clone()
+    Exact().relax(model, 7)
+    torch.testing.assert_close(newton, model.u[1])
+
+
 @pytest.mark.parametrize("solver", ["euler", "newton"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_tensor_is_allocated_inside_a_relaxation(

@@ -95,8 +95,11 @@ class ConditionalGaussian(LayeredEnergy):
     @torch.no_grad()
     def begin_sweeps(self) -> None:
         super().begin_sweeps()
-        connections = (self.connection(i) for i in range(self.n_layers - 1))
-        self._stiffness = [connection.weight.square().sum(0) for connection in connections]
+        self._stiffness = {
+            i: self.connection(i).weight.square().sum(0)
+            for i in range(self.n_layers - 1)
+            if not self.clamp_du[i]
+        }
         for ones in self.buffers_of("ones"):
             ones.fill_(1.0)
 

@@ -80,10 +80,12 @@ class RestrictedHopfield(LayeredEnergy):
         ops = self.drive_op(i, r, drive) + self._total_ops(i, r, drive, total)
         ops.append(partial(phi.pullback, a, u, r[i], grad))
         ops.append(partial(phi.second_pullback, a, grad, u, r[i], curvature))
-        finish = [partial(torch.sub, u, grad, out=grad)]
-        ops += kink_ops(phi, grad, u, self.buffers_of("kink")[i], finish)
-        ops.append(partial(torch.sub, curvature.new_ones(()), curvature, out=curvature))
-        return ops + self.nudge_ops(i, grad, curvature)
+        finish: list[Op] = [
+            partial(torch.sub, u, grad, out=grad),
+            partial(torch.sub, curvature.new_ones(()), curvature, out=curvature),
+            *self.nudge_ops(i, grad, curvature),
+        ]
+        return ops + kink_ops(phi, grad, u, self.buffers_of("kink")[i], finish)
 
     @torch.no_grad()
     def minimise_layer_(self, i: int, share: float = 1.0) -> None:
