@@ -95,7 +95,9 @@ def test_ctrl_c(tracking: str, tmp_path: Path) -> None:
         said.seek(0)
         text = said.read().decode()
     assert "Traceback" not in text
-    assert text.splitlines()[-1] == "error: interrupted"
+    last = text.splitlines()[-1]
+    assert last.startswith("error: interrupted by SIGINT; go on with: python ")
+    assert last.endswith(f"scripts/train.py resume={folder.relative_to(tmp_path)}")
     found = status(folder)
     assert (found["state"], found["exit_code"]) == ("interrupted", 130)
     assert found["end"] is not None
