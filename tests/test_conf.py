@@ -107,7 +107,7 @@ def test_the_default_run() -> None:
     assert cfg.name is None
     assert cfg.model._target_ == "eqprop.ConditionalGaussian"
     assert cfg.dataset._target_ == "eqprop.data.MNIST5k"
-    assert cfg.dataset.validation == 0.1
+    assert cfg.dataset.validation == 0.05
     assert cfg.trainer.epochs == 20
     assert cfg.tracking.trackers.wandb.mode == "offline"
 
