@@ -9,6 +9,7 @@ from running import QUICK, ROOT, train
 
 CONF = ROOT / "conf"
 TWO_BATCHES = (
+    "dataset.batch_size=100",
     "dataset.limit=200",
     "dataset.validation=0",
     "trainer.epochs=1",
