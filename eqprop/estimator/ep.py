@@ -26,14 +26,15 @@ class EquilibriumPropagation(Estimator):
     ) -> Estimate:
         free = solver.free_phase(model, measure)
         metrics = measured_energy(model, "free", target) if measure else {}
-        state = model.snapshot("free")
+        output = model.u[-1].clone()
+        at_rest = free.reason is StopReason.EXACT  # there, the free gradient is zero
+        state = None if at_rest else model.snapshot("free")
         nudged = nudged_phase(model, solver, target, self.beta, measure)
         gradients = self.gradient_buffers(model)
-        at_rest = free.reason is StopReason.EXACT  # there, the free gradient is zero
-        model.contrast_(None if at_rest else state, model.u, 1.0 / self.beta, gradients)
+        model.contrast_(state, model.u, 1.0 / self.beta, gradients)
         if measure:
             metrics |= measured_phases(model, target, free, nudged, metrics["energy/free"])
-        return Estimate(gradients, state[-1].clone(), {"free": free, "nudged": nudged}, metrics)
+        return Estimate(gradients, output, {"free": free, "nudged": nudged}, metrics)
 
 
 class CenteredEquilibriumPropagation(Estimator):

@@ -71,6 +71,10 @@ class Solver(ABC):
             raise ConfigError(f"dynamics.init=feedforward: {name} has none; choose normal or zeros")
         return self
 
+    def compile_for(self, model: EnergyBasedModel) -> None:
+        """Use compiled loops for ``model`` from now on, where the solver has them for it."""
+        return
+
     def begin(self, model: EnergyBasedModel) -> None:
         """Called once before the steps of a phase."""
         return
@@ -109,6 +113,26 @@ class Solver(ABC):
         with model.holding_weights():
             return self._relax(model, n_steps, measure)
 
+    @torch.no_grad()
+    def trace(self, model: EnergyBasedModel, n_steps: int) -> tuple[list[float], list[float]]:
+        """Relax as ``relax`` does, looking at every step: F (batch mean) and the residual.
+
+        Both where it starts and after each step. Slow: the device is asked for every number.
+        """
+        with model.holding_weights():
+            self.begin(model)
+            work, seen = model.free_layers("gradient"), model.free_layers("seen")
+            found, reason = [_energy_and_residual(model, seen)], StopReason.STEP_LIMIT
+            while len(found) <= n_steps and reason is StopReason.STEP_LIMIT:
+                if self.tol <= 0:
+                    self.advance(model, work, 1)
+                else:
+                    self.step(model, work, measure=True)
+                    reason = self._reason(float(model.residual(work)))
+                found.append(_energy_and_residual(model, seen))
+        energies, residuals = zip(*found, strict=True)
+        return list(energies), list(residuals)
+
     def _relax(self, model: EnergyBasedModel, n_steps: int, measure: bool) -> Relaxation:
         before = model.E.mean() if measure else None
         self.begin(model)
@@ -135,6 +159,11 @@ class Solver(ABC):
         if residual < self.tol:
             return StopReason.CONVERGED
         return StopReason.STEP_LIMIT if math.isfinite(residual) else StopReason.NOT_FINITE
+
+
+def _energy_and_residual(model: EnergyBasedModel, work: list[Tensor | None]) -> tuple[float, float]:
+    model.total_gradient(work)
+    return float(model.E.mean()), float(model.residual(work))
 
 
 def defines(model: EnergyBasedModel, method: str) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init
+from eqprop.relaxation.fused import Move
 from eqprop.relaxation.replay import ReplayedSolver
 
 SHRINK, GROW = 0.5, 1.1
@@ -47,6 +48,9 @@ class Euler(ReplayedSolver):
 
     def plan(self, model: EnergyBasedModel) -> list[Op]:
         return model.descent_ops(self.dt / self.tau)
+
+    def move(self) -> Move | None:
+        return None if self.adaptive else Move(newton=False, step=self.dt / self.tau)
 
     def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
         if not self.adaptive:

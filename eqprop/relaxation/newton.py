@@ -9,6 +9,7 @@ import torch
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init, Solver, require
+from eqprop.relaxation.fused import Move
 from eqprop.relaxation.replay import ReplayedSolver
 
 
@@ -45,11 +46,11 @@ class Newton(ReplayedSolver):
         require(model, "layer_ops", "newton")
         return super().for_model(model)
 
-    def begin(self, model: EnergyBasedModel) -> None:
-        model.begin_sweeps()
-        super().begin(model)
+    def move(self) -> Move | None:
+        return Move(newton=True, step=self.dt / self.tau, clip=self.clip)
 
     def plan(self, model: EnergyBasedModel) -> list[Op]:
+        model.begin_sweeps()
         work, moves = model.free_layers("gradient"), model.buffers_of("curvature")
         kept, ops = model.buffers_of("old"), list[Op]()
         for i in range(model.n_layers - 1, -1, -1):

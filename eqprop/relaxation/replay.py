@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
+from eqprop.relaxation import fused
 from eqprop.relaxation.base import Solver
 
 
@@ -18,13 +19,36 @@ class ReplayedSolver(Solver):
     much as the arithmetic.
     """
 
+    compiled = False
+    """Whether to run a whole phase as one compiled loop, where there is one for it."""
+
+    def compile_for(self, model: EnergyBasedModel) -> None:
+        if self.move() is not None and self.tol <= 0 and fused.fits(model):
+            fused.compile_loops()
+            self.compiled = True
+
+    _ops: list[Op] | None = None
+
     def begin(self, model: EnergyBasedModel) -> None:
-        self._ops = self.plan(model)
+        self._ops = None
 
     @abstractmethod
     def plan(self, model: EnergyBasedModel) -> list[Op]:
         """The operations of one step."""
 
+    def move(self) -> fused.Move | None:
+        """What the compiled loop has to do in a step, if it can."""
+        return None
+
+    def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
+        move = self.move() if self.compiled else None
+        if move is not None and fused.applies(model):
+            fused.relax(model, move, n_steps)
+        else:
+            super().advance(model, work, n_steps)
+
     def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
+        if self._ops is None:
+            self._ops = self.plan(model)
         for op in self._ops:
             op()

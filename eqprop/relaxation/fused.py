@@ -1,0 +1,161 @@
+"""When a phase runs as one compiled loop, and the tensors that it runs on."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import platformdirs
+import torch
+
+from eqprop.activation import Identity, Sigmoid, Tanh
+from eqprop.connection import Dense
+from eqprop.cost import CrossEntropy, SquaredError
+from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
+from eqprop.energy.state import NARROW
+
+log = logging.getLogger(__name__)
+
+PAYS = 1e8
+"""Moves of a unit in an epoch from which on compiling pays: they save 0.1 s or more an epoch, and
+compiling takes about 10 s, once on a machine."""
+
+SLOW = 1.0  # seconds from which on a person wants to know what took them
+
+_WORKERS: list[ThreadPoolExecutor] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_WORKERS.clear)  # a forked process has one thread only
+
+
+class Move(NamedTuple):
+    """A solver's step, for the loop: Euler's, or Newton's with its clip."""
+
+    newton: bool
+    step: float
+    clip: float = 0.0
+
+
+def fits(model: EnergyBasedModel) -> bool:
+    """Whether there is a loop for ``model`` while its input alone is clamped.
+
+    There is for one hidden layer between input and a narrow output, in float32 on the CPU, where
+    φ has an exponential (else plain passes are cheap), and for no class but our own.
+    """
+    weight = next(model.parameters())
+    return (
+        type(model) in (ConditionalGaussian, RestrictedHopfield)
+        and model.n_layers == 3
+        and model.dimensions[-1] <= NARROW
+        and type(model.phi[1]) in (Sigmoid, Tanh)
+        and type(model.phi[2]) in (Sigmoid, Tanh, Identity)
+        and type(model.c_energy) in (SquaredError, CrossEntropy)
+        and all(type(connection) is Dense for connection in model.W)
+        and weight.dtype is torch.float32
+        and weight.device.type == "cpu"
+    )
+
+
+def applies(model: EnergyBasedModel) -> bool:
+    """Whether the loop can relax ``model`` as it is now."""
+    return fits(model) and list(model.clamp_du) == [True, False, False]
+
+
+def pays(solver: Any, model: EnergyBasedModel, n_samples: int) -> bool:
+    """Whether an epoch of ``n_samples`` is long enough for compiled loops.
+
+    It does not ask how many epochs there are, so that a run that is made longer goes on alike.
+    """
+    known = solver.init in ("auto", "feedforward") and model.has_feedforward
+    steps = solver.n_nudged + (0 if known else solver.n_relax)
+    return n_samples * steps * sum(model.dimensions[1:]) >= PAYS
+
+
+def compile_loops() -> None:
+    """Load the compiled loops, compiling them where this machine has not done so before."""
+    start = time.perf_counter()
+    numba: Any = importlib.import_module("numba")
+
+    if "NUMBA_CACHE_DIR" not in os.environ:  # beside the code it may not be possible to write
+        numba.config.CACHE_DIR = str(_cache_folder())
+    tiny = ConditionalGaussian([1, 1, 1], SquaredError(1.0), 1, ["identity", "sigmoid", "identity"])
+    tiny.clamp_layer(0, tiny.u[0])
+    relax(tiny, Move(newton=False, step=0.0), 0)
+    if (seconds := time.perf_counter() - start) > SLOW:
+        log.info("the relaxation's loops were compiled in %.0f s", seconds)
+
+
+def _cache_folder() -> Path:
+    folder = Path(platformdirs.user_cache_dir("eqprop")) / "loops"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="eqprop-loops-"))
+
+
+@torch.no_grad()
+def relax(model: Any, move: Move, n_steps: int) -> None:
+    """Take ``n_steps`` of ``model``, to which the loop `applies`, in place."""
+    from eqprop.kernels import blocks, chain  # loads numba
+
+    f, hopfield = blocks.F, type(model) is RestrictedHopfield
+    known = {
+        Sigmoid: chain.Phi(blocks.SIGMOID, f(0), f(1), f(1)),
+        Tanh: chain.Phi(blocks.TANH, f(1), f(0), f(1)),
+        Identity: chain.Phi(blocks.IDENTITY, f(1), f(0), f(0)),
+    }
+    kinds = {SquaredError: chain.SQUARED_ERROR, CrossEntropy: chain.CROSS_ENTROPY}
+    model.constants(model.u)
+    h, o = (layer.contiguous() for layer in model.u[1:])
+    cost, output = model.nudging_cost(), type(model.phi[2]) if hopfield else Identity
+    target = o if cost is None else cost.target_for(o).contiguous()
+    rule = chain.Rule(
+        newton=move.newton,
+        step=f(move.step),
+        clip=f(move.clip),
+        hopfield=hopfield,
+        curvature=f(model.own_curvature),
+        cost=chain.NO_COST if cost is None else kinds[type(cost)],
+        beta=f(0.0 if cost is None else cost.beta),
+    )
+    weight, bias = model.W[1].weight.detach(), model.W[1].bias.detach()
+    padded = weight.new_zeros(-(-len(weight) // blocks.ROWS) * blocks.ROWS, weight.shape[1])
+    padded[: len(weight)] = weight
+    stiffness = torch.zeros_like(h[0]) if hopfield else weight.square().sum(0)
+    drive, n = model.buffers_of("drive")[1].contiguous(), len(h)
+    if n % 2:  # the loop takes pairs
+        h, drive, o, target = (torch.cat([a, a[-1:]]) for a in (h, drive, o, target))
+    arrays = [tensor.numpy() for tensor in (h, drive, o, target, padded, bias, stiffness)]
+    phis = known[type(model.phi[1])], known[output]
+    _in_threads(partial(chain.relax, *arrays, *phis, rule, n_steps), len(h))
+    for layer, moved in zip(model.u[1:], (h, o), strict=True):
+        if layer.data_ptr() != moved.data_ptr():  # it is not the state itself that was moved
+            layer.copy_(moved[:n])
+
+
+def _in_threads(run: Callable[[int, int], None], n_samples: int) -> None:
+    """Run samples 0 … n in as many threads as torch may use; their number changes no result."""
+    threads = min(torch.get_num_threads(), n_samples // 8)
+    if threads < 2:
+        run(0, n_samples)
+        return
+    if not _WORKERS:
+        _WORKERS.append(ThreadPoolExecutor(thread_name_prefix="eqprop"))
+    size = -(-n_samples // threads)
+    size += size % 2  # whole pairs
+    rest = [
+        _WORKERS[0].submit(run, start, min(start + size, n_samples))
+        for start in range(size, n_samples, size)
+    ]
+    run(0, min(size, n_samples))
+    for part in rest:
+        part.result()
