@@ -39,11 +39,14 @@ class RunInfo:
     """The whole resolved configuration, plain values only."""
     resumed: bool = False
     """Whether it goes on with a record of the same id."""
+    epoch: int = 1
+    """The epoch in which it goes on: what a record holds of it and of later ones comes again."""
 
 
 class Tracker(ABC):
     """Receives a run's numbers: ``start`` once, ``log`` for each row, ``finish`` once.
 
+    Between them ``show`` brings what is no number; a tracker that does not define it ignores that.
     A method that raises costs the user one warning and the run this tracker, unless ``essential``.
     """
 
@@ -60,6 +63,14 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Close the record with its summary (best and last results) and how the run ended."""
+
+    def show(self, name: str, item: object, step: int) -> None:
+        """Record a thing that is no number under ``name``, as of the optimizer step ``step``.
+
+        The things are those of :mod:`eqprop.tracking.items`, and more kinds may come: one that a
+        tracker does not know is to be ignored.
+        """
+        return None
 
     def abandon(self) -> None:
         """Let go of whatever is open after a failure: no more calls follow for this run."""
@@ -89,6 +100,10 @@ class Trackers(Tracker):
     def log(self, row: Mapping[str, float | int]) -> None:
         """Hand the row to every tracker."""
         self._each(lambda tracker: tracker.log(row))
+
+    def show(self, name: str, item: object, step: int) -> None:
+        """Hand the thing to every tracker."""
+        self._each(lambda tracker: tracker.show(name, item, step))
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Close every tracker's record."""

@@ -8,25 +8,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from eqprop.environment import git_state
+from eqprop import __version__
 from eqprop.files import one_line
 from eqprop.redact import redact
+from eqprop.tracking import media, session
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.connection import why_offline
+from eqprop.tracking.items import CheckpointFile, ConfusionMatrix, Curve, Mistakes
+from eqprop.tracking.local import read_curves
+from eqprop.tracking.session import Mode
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["offline", "online"]
-INIT_TIMEOUT = 30.0  # seconds that an online start may take
-FINISH_TIMEOUT = 60.0  # seconds that the end of an online run waits for its upload
 _EXIT_CODES: dict[State, int] = {"done": 0, "failed": 1, "interrupted": 130}
 
 
@@ -34,13 +33,17 @@ class WandbTracker(Tracker):
     """Records a run in ``<outputs>/wandb/`` under its readable id.
 
     ``mode``: ``offline``, or ``online``, which becomes offline with one warning where there is no
-    login or no answer from the server.
+    login or no answer from the server. ``checkpoints``: whether the best and the last checkpoint
+    become versions of an artifact.
     """
 
-    def __init__(self, mode: Mode = "offline") -> None:
+    def __init__(self, mode: Mode = "offline", checkpoints: bool = True) -> None:
         if mode not in ("offline", "online"):
             raise ValueError(f"mode is offline or online, not {mode!r}")
         self.mode: Mode = mode
+        self.checkpoints = checkpoints
+        self._curves: list[Curve] = []
+        self._defined: set[str] = set()
         self._run: Any = None
         self._page: str | None = None
         self._outputs: Path | None = None
@@ -51,8 +54,10 @@ class WandbTracker(Tracker):
         """Open the run in W&B; an earlier one left open in this process is given up first."""
         self._outputs = run.outputs.absolute()
         self._step = self._known = 0
+        self._defined = set()
         (self._outputs / "wandb").mkdir(parents=True, exist_ok=True)
-        with _environment(keep=self.mode == "online"):
+        self._curves = list(read_curves(run.folder)) if run.resumed else []
+        with session.environment(keep=self.mode == "online"):
             import wandb
 
             if wandb.run is not None:
@@ -69,6 +74,8 @@ class WandbTracker(Tracker):
             if run.resumed and self._run.resumed:
                 self._known = int(self._run.step)
             self._page = None if self._run.offline else self._run.url
+            command = shlex.join(sys.argv)  # its secrets are masked within
+            self._run.summary.update({"command": command, "eqprop": __version__})
 
     def log(self, row: Mapping[str, float | int]) -> None:
         """Record ``row`` at its ``step``; rows of the same step are merged."""
@@ -76,11 +83,37 @@ class WandbTracker(Tracker):
             return  # the server has it from before the run was interrupted
         # W&B drops a row whose step goes back: it joins the present step instead
         self._step = max(self._step, int(row.get("step", self._step)))
+        for name in [name for name in row if name not in self._defined]:
+            media.define_metric(self._run, name)
+            self._defined.add(name)
         self._run.log(dict(row), step=self._step)
+
+    def show(self, name: str, item: object, step: int) -> None:
+        """Record a chart, a table with pictures or a checkpoint, whatever it is."""
+        if step < self._known and not isinstance(item, CheckpointFile):
+            return
+        import wandb
+
+        with session.data_folder(self._folder()):
+            if isinstance(item, Curve):
+                self._curves.append(item)
+                of_phase = [curve for curve in self._curves if curve.phase == item.phase]
+                self._media(name, media.curves_chart(wandb, of_phase), step)
+            elif isinstance(item, ConfusionMatrix):
+                self._media(name, media.confusion_chart(wandb, item), step)
+            elif isinstance(item, Mistakes):
+                self._media(name, media.mistakes_table(wandb, item), step)
+            elif isinstance(item, CheckpointFile) and self.checkpoints:
+                called = f"checkpoint-{self._run.id}"
+                folder = self._folder() / "checkpoints"
+                artifact = media.checkpoint_artifact(wandb, called, item, folder)
+                self._run.log_artifact(artifact, aliases=[item.alias])
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Write the summary and close the run as finished or failed."""
         run, self._run = self._run, None
+        if run is None:  # interrupted before it had begun
+            return
         # the last row is still pending, and would overwrite the summary when it is committed
         run.log({}, step=self._step, commit=True)
         run.summary.update(dict(summary))
@@ -104,18 +137,29 @@ class WandbTracker(Tracker):
         command = f"wandb leet {shlex.quote(str(folder))}"
         return f"{command}, or {self._page}" if self._page else command
 
+    def _folder(self) -> Path:
+        """W&B's folder of this run."""
+        return Path(self._run.dir).parent
+
+    def _media(self, name: str, thing: Any, step: int) -> None:
+        self._step = max(self._step, step)
+        try:
+            self._run.log({name: thing}, step=self._step)
+        finally:
+            media.tidy(thing)
+
     def _reachable_mode(self) -> Mode:
         if self.mode == "offline":
             return "offline"
         import wandb
 
         quiet = wandb.Settings(silent=True)
-        session = wandb.setup(quiet)
-        if session.did_environment_change():  # an offline run has opened it without the variables
+        opened = wandb.setup(quiet)
+        if opened.did_environment_change():  # an offline run has opened it without the variables
             self.abandon()
-            session = wandb.setup(quiet)
-        base_url = str(session.settings.base_url)
-        reason = why_offline(base_url, has_login=_has_login(session.settings))
+            opened = wandb.setup(quiet)
+        base_url = str(opened.settings.base_url)
+        reason = why_offline(base_url, has_login=session.has_login(opened.settings))
         if reason is None:
             return "online"
         self._warn_offline(reason)
@@ -127,76 +171,18 @@ class WandbTracker(Tracker):
     def _open(self, run: RunInfo, mode: Mode) -> Any:
         import wandb
 
+        # the agent of a W&B sweep has decided what the run is called and where it goes
+        in_sweep = mode == "online" and "WANDB_SWEEP_ID" in os.environ
         return wandb.init(
-            id=_identifier(run.id),
+            id=None if in_sweep else session.identifier(run.id),
             resume="allow" if run.resumed and mode == "online" else None,
             name=run.name[:128],
-            project=run.project,
-            entity=run.entity,
+            project=None if in_sweep else run.project,
+            entity=None if in_sweep else run.entity,
             group=run.group[:128] if run.group else None,
             tags=[tag[:64] for tag in run.tags if tag],
             notes=run.notes,
             config=dict(run.config),
             dir=str(self._outputs),
-            settings=_settings(wandb, mode),
+            settings=session.settings(wandb, mode),
         )
-
-
-def _settings(wandb: Any, mode: Mode) -> Any:
-    """Settings of a run that keeps quiet, writes every row at once and no file of the user's.
-
-    W&B would copy the uncommitted changes and the remote's address as they are, so the commit and
-    the cleaned address are handed over instead.
-    """
-    git = git_state(diff=False)
-    return wandb.Settings(
-        mode=mode,
-        silent=True,
-        console="off",
-        init_timeout=INIT_TIMEOUT,
-        finish_timeout=FINISH_TIMEOUT,
-        x_transaction_log_flush_interval=1,
-        disable_code=True,
-        disable_git=git is None,
-        git_commit=git["commit"] if git else None,
-        git_remote_url=git["remote"] if git else None,
-    )
-
-
-def _has_login(settings: Any) -> bool:
-    from wandb.sdk.lib import wbauth
-
-    if os.environ.get("WANDB_API_KEY") or settings.api_key or settings.identity_token_file:
-        return True
-    return wbauth.read_netrc_auth(host=str(settings.base_url)) is not None
-
-
-def _identifier(text: str) -> str:
-    """``text`` with what W&B or a file name cannot hold replaced, at most 128 characters."""
-    return re.sub(r"[^\w.+=,-]+", "-", text, flags=re.ASCII).strip("-.")[:128] or "run"
-
-
-@contextlib.contextmanager
-def _environment(*, keep: bool) -> Iterator[None]:
-    """The process as W&B shall see it while a run starts.
-
-    ``WANDB_*`` variables could disable an offline run, rename it or ask for a login: they are left
-    out unless ``keep``; another process's service always is. W&B records ``sys.argv``: its secrets
-    are masked. Without a home its service litters the working directory and the terminal, and its
-    reports of its own errors would end in this run's log.
-    """
-    saved, argv = dict(os.environ), sys.argv
-    masked = [redact(word) for word in argv]  # while the variables are still there to mask by
-    for name in [name for name in saved if name.startswith("WANDB_")]:
-        if not keep or name == "WANDB_SERVICE":
-            del os.environ[name]
-    os.environ.setdefault("HOME", tempfile.gettempdir())
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    sys.argv = masked
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        for name in set(os.environ) - set(saved):
-            del os.environ[name]
-        os.environ.update(saved)
