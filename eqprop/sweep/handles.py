@@ -1,0 +1,175 @@
+"""Handles of jobs that this process did not start itself, or could not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+
+from eqprop.files import one_line
+from eqprop.lock import is_alive, read_status
+from eqprop.sweep import console_log, marks
+from eqprop.sweep.job import Job, Outcome
+from eqprop.sweep.order import Order
+from eqprop.sweep.outcome import STOPPED, End, hung, judge
+
+
+class Ended:
+    """A job that has ended already."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.job: Job = outcome.job
+        self._outcome = outcome
+
+    def poll(self) -> Outcome:
+        """Return how it ended."""
+        return self._outcome
+
+    def stop(self) -> None:
+        """Nothing is left to stop."""
+
+
+def not_started(job: Job, why: object) -> Ended:
+    """A job that could not be started."""
+    reason = f"could not be started: {one_line(why)}"
+    return Ended(Outcome(job, "failed", None, reason, None, 0.0))
+
+
+class Adopted:
+    """A job that another process started and that still runs: nobody will see its exit status.
+
+    On this machine it is held to the limits of its order as if it were ours.
+
+    Args:
+        order: the job.
+        lost: the reason to give if it ends without a word.
+    """
+
+    def __init__(self, order: Order, lost: str | None = None) -> None:
+        self.job: Job = order.job
+        self.order = order
+        self._lost = lost or End.lost
+        self._pid = _pid(self.job)
+        self._start = float(marks.owner(self.job.folder).get("start") or time.time())
+        self._asked: float | None = None
+        self._hung: str | None = None
+        self._stopped: str | None = None
+        self._outcome: Outcome | None = None
+
+    def poll(self) -> Outcome | None:
+        """Return how it ended, as its folder says; None while it runs."""
+        if self._outcome is None:
+            if is_running(self.job):
+                console_log.trim(self.job.folder)
+                self._keep_limits()
+            else:
+                self._outcome = self._end()
+        return self._outcome
+
+    def stop(self) -> None:
+        """Ask it to save and end; ``poll`` kills it when the time for that is over."""
+        if self._asked is None:
+            self._stopped = STOPPED
+            self._ask(signal.SIGTERM)
+
+    def preempt(self) -> None:
+        """The same, of a job that is to go on later."""
+        if self._asked is None:
+            self._stopped = "preempted"
+            self._ask(signal.SIGUSR2)
+
+    def _ask(self, number: int) -> None:
+        self._asked = time.time()
+        self._send(number)
+
+    def _keep_limits(self) -> None:
+        self._pid = _pid(self.job) or self._pid
+        now, limit = time.time(), self.order.timeout
+        if self._asked is None and limit is not None and now - self._start > limit:
+            self._hung = hung(limit)
+            self._ask(signal.SIGTERM)
+        elif self._asked is not None and now - self._asked > self.order.grace:
+            self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        pid = marks.local_pid(self.job.folder)
+        with suppress(ProcessLookupError, PermissionError):
+            if pid is None:  # started by hand
+                pid = _pid(self.job)
+                if pid is not None:
+                    os.kill(pid, number)
+            elif number == signal.SIGKILL:
+                os.killpg(pid, number)  # it leads its session
+            else:
+                os.kill(pid, number)
+
+    def _end(self) -> Outcome:
+        console_log.close(self.job.folder)
+        seconds = time.time() - self._start
+        end = End(None, seconds, self._pid, self._hung, self._stopped, self._lost)
+        return judge(self.job, end)
+
+
+class Delegated:
+    """A job in the hands of a worker of a pool, which returns its outcome.
+
+    A job whose worker dies is waited for by ourselves, if it is still there.
+
+    Args:
+        order: the job.
+        future: what the worker will return.
+        cancel: takes the job back if no worker has begun with it.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        future: Future[Outcome],
+        cancel: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.job: Job = order.job
+        self.order = order
+        self._future = future
+        self._cancel = cancel
+        self._heir: Adopted | Ended | None = None
+        self._stopped = False
+
+    def poll(self) -> Outcome | None:
+        """Return how it ended, None while it runs or waits for a worker."""
+        if self._heir is None and self._future.done():
+            self._heir = self._inherit()
+        return None if self._heir is None else self._heir.poll()
+
+    def stop(self) -> None:
+        """Ask it to save and end, or never to begin."""
+        self._stopped = True
+        if self._heir is not None:
+            self._heir.stop()
+        else:
+            marks.ask_to_stop(self.job.folder)
+            self._cancel()
+
+    def _inherit(self) -> Adopted | Ended:
+        try:
+            return Ended(self._future.result(timeout=0))
+        except BaseException as error:  # a pool's errors are anybody's
+            if self._future.cancelled():
+                return Ended(Outcome(self.job, "interrupted", None, STOPPED, None, 0.0))
+            name = type(error).__name__
+            heir = Adopted(self.order, f"its worker died ({name}: {one_line(error, 100)})")
+            if self._stopped:
+                heir.stop()
+            return heir
+
+
+def is_running(job: Job) -> bool:
+    """Whether a process runs the job, started by a launcher or by hand."""
+    return marks.is_running(job.folder) or is_alive(job.folder)
+
+
+def _pid(job: Job) -> int | None:
+    found = marks.local_pid(job.folder) or (read_status(job.folder) or {}).get("pid")
+    return found if isinstance(found, int) else None
