@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from eqprop.console import ConsoleTracker
 from eqprop.data import Data
 from eqprop.energy import EnergyBasedModel, LayeredEnergy
 from eqprop.errors import ConfigError
+from eqprop.graphs import build_step, captures
+from eqprop.hardware import processors
+from eqprop.inspection import Inspection
 from eqprop.keeper import Checkpoints
 from eqprop.redact import redact_all
-from eqprop.relaxation import Solver
+from eqprop.relaxation import Solver, fused
 from eqprop.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.schema import Config
 from eqprop.signals import Stop
 from eqprop.snapshot import restore
-from eqprop.tracking import JsonlTracker, RunInfo, Trackers
+from eqprop.tracking import JsonlTracker, LocalFiles, RunInfo, Trackers
 from eqprop.training import Training
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -41,22 +45,28 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
     dtype = DTYPES[config.device.dtype]
     data: Data = instantiate(cfg.dataset, root=config.paths.data).load(device, dtype)
     model = build_model(cfg, config, data).to(device=device, dtype=dtype)
-    if config.device.compile and not isinstance(model, LayeredEnergy):
+    if config.device.compile is True and not isinstance(model, LayeredEnergy):
         model.energy = torch.compile(model.energy)  # type: ignore[method-assign]
     model.generator = torch.Generator(device).manual_seed(config.seed)
     solver: Solver = instantiate(cfg.dynamics).for_model(model)
-    trainer = config.trainer
+    compiles = config.device.compile
+    if compiles is True or (compiles and fused.pays(solver, model, len(data.train))):
+        solver.compile_for(model)
+    trainer, captured = config.trainer, captures(config, device)
+    if trainer.limit_batches is not None:
+        data = data.first(trainer.limit_batches, trainer.eval_batch_size)
     return Training(
         model=model,
         solver=solver,
         estimator=instantiate(cfg.estimator),
-        optimizer=build_optimizer(cfg.optimizer, model),
+        optimizer=build_optimizer(cfg.optimizer, model, captured),
         data=data,
         seed=config.seed,
         epochs=trainer.epochs,
         log_every=trainer.log_every,
         eval_every=trainer.eval_every,
         eval_batch_size=trainer.eval_batch_size,
+        take_step=build_step(config, device),
     )
 
 
@@ -71,17 +81,17 @@ def prepare_device(config: Config) -> torch.device:
     if wanted.type == "cuda" and not usable:
         raise ConfigError("device.type='cuda': torch finds no usable GPU; choose device=cpu")
     torch.set_num_threads(wanted.threads or default_threads())
+    torch.set_float32_matmul_precision(wanted.matmul)
     if wanted.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(wanted.deterministic)  # loads the compiler: seconds
     return torch.device("cuda", wanted.index) if usable else torch.device("cpu")
 
 
 def default_threads() -> int:
-    """The processors this process may use: torch's own count ignores its affinity."""
+    """As many as this process may use processors, or as OpenMP is told."""
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return int(os.environ["OMP_NUM_THREADS"]) or 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return processors()
 
 
 def seed_everything(seed: int) -> None:
@@ -94,9 +104,9 @@ def seed_everything(seed: int) -> None:
 def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel:
     """The energy of ``cfg.model`` between the data's input and its classes."""
     hidden, activation = list(config.model.hidden), config.model.activation
-    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    del options["hidden"], options["activation"]
-    model: EnergyBasedModel = instantiate(options, _partial_=True)(
+    given: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    del given["hidden"], given["activation"]
+    model: EnergyBasedModel = instantiate(given, _partial_=True)(
         dimensions=[data.input_size, *hidden, data.n_classes],
         c_energy=instantiate(cfg.cost, beta=cfg.estimator.get("beta", 1.0)),
         batch_size=data.batch_size,
@@ -105,11 +115,19 @@ def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel
     return model
 
 
-def build_optimizer(node: DictConfig, model: EnergyBasedModel) -> torch.optim.Optimizer:
+def build_optimizer(
+    node: DictConfig, model: EnergyBasedModel, captured: bool = False
+) -> torch.optim.Optimizer:
     """The optimizer of ``cfg.optimizer``, fused (one pass over memory) where torch has that."""
     build = instantiate(node, _partial_=True)
-    parameters = list(model.parameters())
-    if "fused" not in node and "fused" in inspect.signature(build.func).parameters:
+    parameters, known = list(model.parameters()), inspect.signature(build.func).parameters
+    if captured and "capturable" in known:  # it counts its steps on the device
+        build = partial(build, capturable=True)
+    elif captured and build.func is not torch.optim.SGD:
+        raise ConfigError(
+            f"device.cuda_graph=true: {node._target_} takes no capturable=True; choose auto"
+        )
+    if "fused" not in node and "fused" in known:
         try:
             fused: torch.optim.Optimizer = build(parameters, fused=True)
             return fused
@@ -119,13 +137,19 @@ def build_optimizer(node: DictConfig, model: EnergyBasedModel) -> torch.optim.Op
     return optimizer
 
 
-def build_trackers(config: Config, cfg: DictConfig, training: Training) -> Trackers:
-    """The metrics file, which is the truth, then the console, then the configured trackers."""
+def build_trackers(
+    config: Config, cfg: DictConfig, training: Training, checkpoints: Path | None = None
+) -> Trackers:
+    """The run's own files, which are the truth, then the console, then the configured trackers.
+
+    ``checkpoints`` is where those lie that the trackers shall have at the end.
+    """
     trainer = config.trainer
     console = ConsoleTracker(trainer.epochs, len(training.data.train), trainer.progress)
     configured = [instantiate(node) for node in cfg.tracking.trackers.values()]
-    trackers = Trackers([JsonlTracker(), console, *configured])
+    trackers = Trackers([JsonlTracker(), LocalFiles(), console, *configured])
     training.record, training.advance = trackers.log, console.advance
+    training.inspection = Inspection(trackers.show, trainer.curves_every, checkpoints)
     return trackers
 
 
@@ -203,4 +227,5 @@ def run_info(
         notes=redact_all(shared.notes),
         config=plain,
         resumed=earlier is not None,
+        epoch=int(known.get("epoch", 1)),
     )

@@ -26,6 +26,7 @@ from eqprop.resume import earlier_run
 from eqprop.signals import listening
 from eqprop.slug import new_folder
 from eqprop.streams import flush, open_streams
+from eqprop.sweep import plugin
 
 log = logging.getLogger(__name__)
 register_resolvers()
@@ -45,15 +46,17 @@ def main(cfg: DictConfig) -> float:
             save_configuration(cfg, path)
             from eqprop import assembly  # loads torch, which no mistake above should wait for
             from eqprop.console import show_result
+            from eqprop.profiling import profiling
 
             training = assembly.build_training(cfg, config)
             folder.record_environment()  # again: now it can name the GPUs
             run = assembly.run_info(config, cfg, path, group, earlier)
-            trackers = assembly.build_trackers(config, cfg, training)
+            trackers = assembly.build_trackers(config, cfg, training, folder.checkpoints)
             assembly.attach_keeper(training, config, run, trackers, stop)
             if earlier is not None:
                 assembly.go_on(training, earlier)
-            with assembly.recording(trackers, run, training), stop.deferred():
+            traced = profiling(training, config.trainer.profile, path)
+            with assembly.recording(trackers, run, training), traced, stop.deferred():
                 objective = training.fit()
             folder.finish("done", objective=objective)
             show_result(training.summary(), path, trackers)
@@ -111,7 +114,9 @@ def run() -> None:
         prepare_output()
         sys.argv[1:] = prepared(sys.argv[1:])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here and become one line
+        plugin.register()
         main()
+        sys.exit(plugin.Sweeper.exit_code)  # of the sweep, if it was one
     except KeyboardInterrupt as stop:
         sys.exit(getattr(stop, "exit_code", 130))
     except Exception as error:

@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from eqprop.compose import check
 from eqprop.errors import ConfigError
+from eqprop.helptext import help_text
 from eqprop.lock import read_status
 from eqprop.resume import is_file_name, read_yaml, refuse_other_defaults
-from eqprop.suggest import show
+from eqprop.suggest import key_of, show
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 _OWN = ("resume", "rerun")
@@ -28,8 +29,12 @@ def prepared(argv: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: one line on the first mistake.
+        SystemExit: where they ask for help, which has been printed.
     """
     arguments = expand(argv)
+    if (text := help_text(arguments)) is not None:
+        print(text)
+        raise SystemExit(0)
     cfg = check(arguments)
     _refuse_other_rerun(cfg)
     return [*arguments, *_spare_earlier_run(cfg)]
@@ -116,11 +121,6 @@ def merge(recorded: Sequence[str], new: Sequence[str]) -> list[str]:
         return key not in keys and not any(key.startswith(group) for group in groups)
 
     return [*filter(stays, recorded), *new]
-
-
-def key_of(override: str) -> str:
-    """The key that an override is about, without package and signs."""
-    return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
 
 
 def how_to_go_on(folder: Path) -> str:

@@ -51,6 +51,7 @@ def check(argv: Sequence[str]) -> DictConfig | None:
     else:
         cfg = composer.load(args.overrides)
         composer.validate(cfg)
+        _refuse_lone_search(cfg)
         return cfg
     return None
 
@@ -79,6 +80,14 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
         raise ConfigError(f"{' and '.join(given)} cannot go together; choose one")
     if args.resolve and args.cfg is None and not args.help:
         raise ConfigError("--resolve goes with --cfg: add --cfg job")
+
+
+def _refuse_lone_search(cfg: DictConfig) -> None:
+    option = cfg.hydra.runtime.choices.get("sweep", "grid")
+    if option != "grid" or cfg.sweep.sampler != "grid":
+        given = "sweep.sampler" if option == "grid" else "sweep"
+        value = cfg.sweep.sampler if option == "grid" else option
+        raise ConfigError(f"{given}={value}: starts many runs; add -m, or leave it out for one")
 
 
 def _asks_for_multirun(lines: Sequence[str], overrides: Sequence[Override], by: Composer) -> bool:

@@ -14,12 +14,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from eqprop import translate
 from eqprop.errors import ConfigError
@@ -27,6 +28,8 @@ from eqprop.lock import refuse_used
 from eqprop.schema import Config, validate
 from eqprop.slug import register_resolvers
 from eqprop.yamlguard import guarded_files
+
+_LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
 
 def conf_dir() -> Path:
@@ -71,6 +74,7 @@ class Composer:
         register_resolvers()
         self.name = name
         path = create_config_search_path(_primary(config_path))
+        _forget_published_launchers()
         if config_dir is not None:
             folder = os.path.abspath(config_dir)
             if not os.path.isdir(folder):
@@ -108,18 +112,16 @@ class Composer:
         with translate.composition(self.loader, self.name, overrides):
             self.loader._apply_overrides_to_config(list(values), cfg)
 
-    def validate(self, cfg: DictConfig, job: int | None = None) -> None:
-        """Validate with ``${hydra:…}`` resolvable, as in the run or in the multirun's job."""
-        holder = HydraConfig.instance()
-        before = holder.cfg
-        with open_dict(cfg.hydra):
-            cfg.hydra.runtime.output_dir = os.getcwd()
-            if job is not None:
-                cfg.hydra.job.num = cfg.hydra.job.id = job
+    def validate(self, cfg: DictConfig, job: int | None = None, place: bool = True) -> None:
+        """Validate with ``${hydra:…}`` resolvable, as in the run or in the multirun's job.
+
+        `place` has the run's folder checked too: whether it is free.
+        """
         folders = ["run.dir"] if job is None else ["sweep.dir", "sweep.subdir"]
-        holder.set_config(cfg)
-        try:
+        with self.as_job(cfg, job):
             validate_composed(cfg)
+            if not place:
+                return
             with translate.resolution(cfg):
                 parts = [
                     str(OmegaConf.select(cfg, f"hydra.{folder}", throw_on_missing=True))
@@ -127,8 +129,28 @@ class Composer:
                 ]
             if cfg.get("resume") is None:
                 refuse_used(Path(*parts))  # before Hydra writes its configuration over it
+
+    @contextmanager
+    def as_job(self, cfg: DictConfig, job: int | None) -> Iterator[None]:
+        """Within it ``${hydra:…}`` means this configuration, of a multirun's job by its number."""
+        holder = HydraConfig.instance()
+        before = holder.cfg
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.runtime.output_dir = os.getcwd()
+            if job is not None:
+                cfg.hydra.job.num = cfg.hydra.job.id = job
+        holder.set_config(cfg)
+        try:
+            yield
         finally:
             holder.cfg = before
+
+
+def _forget_published_launchers() -> None:
+    """Where launchers of the same names are installed, they would give ours their keys."""
+    known: Any = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in _LAUNCHERS:
+        known.pop(f"{name}.yaml", None)
 
 
 def _primary(config_path: str | None) -> str:

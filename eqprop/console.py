@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from eqprop.streams import QuietConsole
+from eqprop.quiet import QuietConsole
 from eqprop.tracking import RunInfo, State, Tracker, Trackers
 
 log = logging.getLogger(__name__)
@@ -121,4 +121,8 @@ def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) 
     console.print(table)
     console.print(f"run        {folder}")
     for line in trackers.locations():
-        console.print(f"dashboard  {line}" if line.startswith("wandb") else f"metrics    {line}")
+        console.print(
+            f"dashboard  {line}"
+            if line.startswith(("wandb", "tensorboard"))
+            else f"metrics    {line}"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,12 @@ NotNegative = Annotated[float, Field(ge=0, description="a finite number >= 0")]
 Number = Annotated[float, Field(description="a finite number")]
 Flag = Annotated[bool, Field(description="true or false")]
 OptionalFlag = Annotated[bool | None, Field(description="true, false or null")]
+AutoFlag = Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
 OptionalText = Annotated[str | None, Field(description="null or text (a number in quotes)")]
+OptionalThreads = Annotated[
+    Annotated[int, Field(ge=1, le=1024)] | None,
+    Field(description="null or a whole number from 1 to 1024"),
+]
 Path = Annotated[
     str, Field(min_length=1, pattern=r"^[^\x00]+$", description="a path, relative or absolute")
 ]

@@ -24,3 +24,9 @@ def gpu_count() -> int:
     except (OSError, AttributeError):
         return 0
     return 0 if failed else count.value
+
+
+def processors() -> int:
+    """Return how many processors this process may use: torch's own count ignores its affinity."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

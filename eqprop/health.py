@@ -31,11 +31,28 @@ class Health:
     shows in the states of the next step, and in ``check_weights`` before anything is saved.
 
     On a GPU the first bad step is noted on the device, and asked for by ``settle`` only.
+
+    Args:
+        deferred: note it on a CPU too, as a step that is replayed must.
     """
 
-    def __init__(self) -> None:
-        self._first_bad: Tensor | None = None
+    def __init__(self, deferred: bool = False) -> None:
+        self.deferred = deferred
+        self._step: Tensor | None = None  # the step's number, where a replayed step can read it
+        self._first_bad = torch.empty(0)
         self._warned: set[str] = set()
+
+    def begin(self, training: Training) -> None:
+        """Tell the device which step comes, for ``check`` to note; the host waits for nothing."""
+        device = training.data.train.x.device
+        if self._step is not None:
+            self._step.fill_(training.step)
+        elif self.deferred or device.type == "cuda":
+            self._note_on(device, training.step)
+
+    def _note_on(self, device: torch.device, step: int) -> None:
+        self._step = torch.full((), float(step), dtype=torch.float64, device=device)
+        self._first_bad = torch.full_like(self._step, math.inf)
 
     def check(self, training: Training, estimate: Estimate) -> None:
         """Judge the step that is about to move the weights.
@@ -46,13 +63,13 @@ class Health:
         small = [g for g in estimate.gradients if g.dim() < 2] or estimate.gradients
         parts = [estimate.output, *training.model.u[1:], *small]
         total = _total(parts)
-        if not total.is_cuda:
-            if not math.isfinite(total.item()):
-                self._stop(training, training.step, estimate.gradients)
-            return
-        step = torch.where(torch.isfinite(total), math.inf, float(training.step))
-        worst = step if self._first_bad is None else torch.minimum(self._first_bad, step)
-        self._first_bad = worst
+        if total.is_cuda and self._step is None:
+            self._note_on(total.device, training.step)
+        if self._step is not None:
+            step = self._step.masked_fill(torch.isfinite(total), math.inf)
+            torch.minimum(self._first_bad, step, out=self._first_bad)
+        elif not math.isfinite(total.item()):
+            self._stop(training, training.step, estimate.gradients)
 
     def settle(self, training: Training) -> None:
         """Ask a GPU for what it has noted.
@@ -60,7 +77,7 @@ class Health:
         Raises:
             RunError: if some step was not finite.
         """
-        if self._first_bad is not None and math.isfinite(step := float(self._first_bad)):
+        if self._step is not None and math.isfinite(step := float(self._first_bad)):
             self._stop(training, int(step), [])
 
     def check_weights(self, training: Training) -> None:

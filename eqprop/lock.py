@@ -63,8 +63,12 @@ def _runs(pid: Any) -> bool:
     return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
 
 
-def take_lock(folder: Path) -> int:
-    """Lock ``folder/.lock`` for this process and write the owner into it; its descriptor."""
+def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> int:
+    """Lock ``folder/.lock`` for this process and write the owner into it; its descriptor.
+
+    Raises:
+        ConfigError: if another process holds it; ``elsewhere`` says what to do.
+    """
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _flock(lock)
@@ -73,7 +77,7 @@ def take_lock(folder: Path) -> int:
     except BlockingIOError:
         owner = one_line(os.pread(lock, 300, 0).decode(errors="replace")) or "another process"
         os.close(lock)
-        raise ConfigError(f"{folder} is in use by {owner}; {ELSEWHERE}") from None
+        raise ConfigError(f"{folder} is in use by {owner}; {elsewhere}") from None
     except BaseException:
         os.close(lock)
         raise

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from eqprop.fields import (
+    AutoFlag,
     Component,
     Count,
     Decay,
@@ -21,6 +22,7 @@ from eqprop.fields import (
     OptionalCount,
     OptionalFlag,
     OptionalText,
+    OptionalThreads,
     Path,
     Positive,
     Project,
@@ -114,12 +116,11 @@ class Device(Strict):
     type: Literal["auto", "cpu", "cuda"]
     index: Annotated[int, Field(ge=0, lt=2**31, description="a whole number >= 0")]
     dtype: Literal["float32", "float64", "bfloat16"]
-    threads: Annotated[
-        Annotated[int, Field(ge=1, le=1024)] | None,
-        Field(description="null or a whole number from 1 to 1024"),
-    ]
+    threads: OptionalThreads
+    matmul: Literal["highest", "high", "medium"] = "highest"
     deterministic: Flag
-    compile: Flag
+    compile: AutoFlag
+    cuda_graph: AutoFlag = "auto"
 
 
 class Dataset(Component):
@@ -201,7 +202,10 @@ class Trainer(Strict):
     log_every: Count
     eval_every: Count
     eval_batch_size: Count
+    curves_every: OptionalCount = None
     progress: OptionalFlag
+    limit_batches: OptionalCount = None
+    profile: OptionalCount = None
 
 
 class Checkpoint(Strict):
@@ -217,6 +221,7 @@ class Wandb(Component):
     """Weights & Biases."""
 
     mode: Literal["offline", "online"]
+    checkpoints: Flag = True
 
 
 class Tracking(Strict):

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from eqprop import environment
 from eqprop.errors import ConfigError, RunError, UserError
 from eqprop.files import one_line, remove_leftovers, write_atomically
 from eqprop.lock import is_alive, read_status, refuse_used, take_lock
@@ -98,6 +97,8 @@ class RunFolder:
 
     def record_environment(self) -> None:
         """Write ``environment.json``; done again once torch is loaded, it also names the GPUs."""
+        from eqprop import environment  # loads psutil, which no mistake should wait for
+
         self._write("environment.json", environment.describe(self.command))
 
     def finish(
@@ -115,6 +116,8 @@ class RunFolder:
         if self.finished:
             return
         finite = objective is not None and math.isfinite(objective)
+        if reason is None and objective is not None and not finite:
+            reason = f"the objective is {objective}"
         self._status.update(
             state=state,
             exit_code=exit_code,
@@ -147,7 +150,7 @@ class RunFolder:
         state, exit_code = _outcome(error)
         # the error that ended the run is the one to report, not that its record failed too
         with contextlib.suppress(RunError):
-            self.finish(state, exit_code, str(error) or type(error).__name__)
+            self.finish(state, exit_code, _reason(error))
 
     def _begin(self, resume: bool) -> None:
         if not resume:
@@ -179,8 +182,14 @@ def _outcome(error: BaseException) -> tuple[State, int]:
         return "failed", error.exit_code
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return ("failed", code) if code else ("done", 0)
+        return "failed", code  # with 0 too: somebody else's code left in the middle of the run
     return "failed", 1
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and not error.code:
+        return "sys.exit(0) before the end of the run"
+    return str(error) or type(error).__name__
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

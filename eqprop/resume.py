@@ -18,14 +18,16 @@ import yaml
 
 from eqprop import checkpoint, yamlguard
 from eqprop.checkpoint import Checkpoint, CheckpointError
-from eqprop.environment import versions
 from eqprop.errors import ConfigError
 from eqprop.redact import redact_all
 from eqprop.suggest import flatten, show
 
 log = logging.getLogger(__name__)
 
-FREE = ("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun")
+FREE = (
+    *("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun"),
+    "sweep",
+)
 """What a resumed run may change; anything else decides what is learnt."""
 
 _FREE_KEYS = ("dataset.download",)
@@ -188,6 +190,8 @@ def cut_metrics(path: Path, size: int) -> None:
 
 def warn_of_differences(meta: Mapping[str, Any], threads: int, device: str) -> None:
     """Say what differs from where the checkpoint was written, if numbers may differ by it."""
+    from eqprop.environment import versions  # loads psutil, which no mistake should wait for
+
     old = {**meta.get("versions", {}), "threads": meta.get("threads"), "device": meta.get("device")}
     now = {**versions(), "threads": threads, "device": device}
     what = ("python", "eqprop", "torch", "numpy", "threads", "device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 GAUSSIAN = "eqprop.ConditionalGaussian"
 HOPFIELD = "eqprop.RestrictedHopfield"
+TENSORBOARD = "eqprop.tracking.TensorboardTracker"
 EXACT = "eqprop.relaxation.Exact"
+ANDERSON = "eqprop.relaxation.Anderson"
+ADAGRAD = "torch.optim.Adagrad"
 
 
 def _feedforward_needs_the_gaussian(config: Config) -> str | None:
@@ -72,10 +76,38 @@ def _cuda_needs_a_gpu(config: Config) -> str | None:
     return None
 
 
+def graph_obstacle(config: Config) -> str | None:
+    """Why a training step cannot be captured as a CUDA graph, and what to do; None where it can."""
+    device, tol = config.device, getattr(config.dynamics, "tol", 0.0)
+    if device.type == "cpu" or hardware.gpu_count() == 0:
+        return "only a GPU has it, and this run computes on the CPU; choose auto or false"
+    if tol > 0:
+        return f"dynamics.tol={show(tol)} asks the GPU for a number at every step; set it to 0"
+    if config.dynamics.target == ANDERSON:
+        return "dynamics=anderson solves equations that wait for the GPU; choose another solver"
+    if config.optimizer.target == ADAGRAD:
+        return "optimizer=adagrad counts its steps on the CPU; choose adam or sgd"
+    return None
+
+
+def _what_is_captured_never_waits(config: Config) -> str | None:
+    obstacle = graph_obstacle(config) if config.device.cuda_graph is True else None
+    return obstacle and f"device.cuda_graph=true: {obstacle}"
+
+
+def _tensorboard_is_an_extra(config: Config) -> str | None:
+    chosen = [tracker.target for tracker in config.tracking.trackers.values()]
+    if TENSORBOARD not in chosen or importlib.util.find_spec("tensorboard") is not None:
+        return None
+    return 'tracking=tensorboard: TensorBoard is not installed; pip install "eqprop[tensorboard]"'
+
+
 RULES: tuple[Callable[[Config], str | None], ...] = (
     _feedforward_needs_the_gaussian,
     _exact_needs_closed_forms,
     _nesterov_needs_momentum,
     _cuda_needs_a_gpu,
+    _what_is_captured_never_waits,
+    _tensorboard_is_an_extra,
 )
 """What goes together: each returns a line where it does not, else None."""

@@ -16,8 +16,17 @@ from eqprop import explain, targets
 from eqprop import options as o
 from eqprop.errors import ConfigError
 from eqprop.fields import Component, OptionalText, Strict
-from eqprop.rules import EXACT, GAUSSIAN, HOPFIELD, RULES
+from eqprop.rules import (
+    ADAGRAD,
+    ANDERSON,
+    EXACT,
+    GAUSSIAN,
+    HOPFIELD,
+    RULES,
+    TENSORBOARD,
+)
 from eqprop.suggest import one_line, show
+from eqprop.sweep.options import Sweep
 
 
 class Config(Strict):
@@ -38,6 +47,7 @@ class Config(Strict):
     checkpoint: o.Checkpoint
     tracking: o.Tracking
     paths: o.Paths
+    sweep: Sweep
 
 
 _TRACKERS = "tracking.trackers"
@@ -50,7 +60,7 @@ KNOWN: dict[str, dict[str, type[Component]]] = {
     "optimizer": {
         "torch.optim.Adam": o.Adam,
         "torch.optim.SGD": o.SGD,
-        "torch.optim.Adagrad": o.Adagrad,
+        ADAGRAD: o.Adagrad,
     },
     "dataset": {
         "eqprop.data.MNIST5k": o.Dataset,
@@ -64,13 +74,16 @@ KNOWN: dict[str, dict[str, type[Component]]] = {
         "eqprop.relaxation.Euler": o.Euler,
         "eqprop.relaxation.Newton": o.Newton,
         EXACT: o.Dynamics,
-        "eqprop.relaxation.Anderson": o.Anderson,
+        ANDERSON: o.Anderson,
     },
     "estimator": {
         "eqprop.estimator.EquilibriumPropagation": o.Estimator,
         "eqprop.estimator.CenteredEquilibriumPropagation": o.CenteredEstimator,
     },
-    _TRACKERS: {"eqprop.tracking.WandbTracker": o.Wandb},
+    _TRACKERS: {
+        "eqprop.tracking.WandbTracker": o.Wandb,
+        TENSORBOARD: Component,
+    },
 }
 """For each group of components, its own targets and the type of their keys."""
 

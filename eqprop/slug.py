@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop.redact import redact
+from eqprop.sweep import identity
 
 _LONGEST = 60
 RESOLVER = "eqprop.slug"
@@ -48,9 +49,10 @@ def run_slug(job: object, *, _root_: DictConfig) -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${eqprop.slug:…}`` known to OmegaConf; calling it again changes nothing."""
+    """Make ``${eqprop.…:}`` known to OmegaConf; calling it again changes nothing."""
     if not OmegaConf.has_resolver(RESOLVER):
         OmegaConf.register_new_resolver(RESOLVER, run_slug)
+    identity.register_resolver()
 
 
 def new_folder(outputs: str) -> Path:

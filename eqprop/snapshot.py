@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from eqprop.checkpoint import Checkpoint, CheckpointError
 
 if TYPE_CHECKING:
     from eqprop.training import Training
+
+_IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
 
 def capture(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -53,6 +56,7 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         _check_weights(checkpoint, model, state["model"])
         _check_optimizer(checkpoint, optimizer, state["optimizer"])
         model.load_state_dict(state["model"])
+        _keep_implementation(optimizer, state["optimizer"])
         optimizer.load_state_dict(state["optimizer"])
         model.resize(int(meta["capacity"]))  # the layout of buffers decides how sums are rounded
         if state["u"]:
@@ -110,6 +114,28 @@ def _check_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, f
                 )
 
 
+def _keep_implementation(optimizer: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+    """Load an optimizer's numbers, not how the device it came from computed the same."""
+    for group, ours in zip(found["param_groups"], optimizer.param_groups, strict=True):
+        group.update({key: ours[key] for key in _IMPLEMENTATION if key in group and key in ours})
+
+
+@contextmanager
+def undone(training: Training) -> Iterator[None]:
+    """What happens within to the state, the nudging and the generators is undone at its end."""
+    model, cost = training.model, training.model.c_energy
+    generator, beta, target = model.generator, cost.beta, cost.target
+    states, layers = random_states(training), [layer.clone() for layer in model.u]
+    clamped = list(model.clamp_du)
+    try:
+        yield
+    finally:
+        model.generator, cost.beta = generator, beta
+        model.set_C_target(target)
+        model.u, model.clamp_du[:] = layers, clamped
+        _restore_random(training, states)
+
+
 def random_states(training: Training) -> dict[str, Any]:
     """The state of every generator in use: the global ones, and what the parts hold themselves."""
     kind, key, *rest = np.random.get_state()
@@ -118,12 +144,12 @@ def random_states(training: Training) -> dict[str, Any]:
         "numpy": [str(kind), [int(word) for word in key], *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if training.data.train.x.is_cuda else [],
-        "private": {name: _state_of(generator) for name, generator in _private(training)},
+        "private": {name: _state_of(generator) for name, generator in private_generators(training)},
     }
 
 
 def _restore_random(training: Training, states: dict[str, Any]) -> None:
-    private = dict(_private(training))
+    private = dict(private_generators(training))
     if private.keys() != states["private"].keys():
         raise ValueError("it has other random generators")
     random.setstate(states["python"])
@@ -150,7 +176,8 @@ def _state_of(generator: Any) -> Any:
     return generator.bit_generator.state
 
 
-def _private(training: Training) -> Iterator[tuple[str, Any]]:
+def private_generators(training: Training) -> Iterator[tuple[str, Any]]:
+    """The random generators that the parts of a training hold themselves, by name."""
     parts = {
         "model": training.model,
         "cost": training.model.c_energy,

@@ -8,8 +8,6 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from rich.console import Console
-
 from eqprop.redact import redact
 
 
@@ -50,21 +48,6 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, or more with a traceback."""
         return redact(super().format(record))
-
-
-class QuietConsole(Console):
-    """A rich console whose reader may go away."""
-
-    def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on, instead of ending the program."""
-        let_go(sys.stdout)
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print, or not: a full disk behind the stream is no reason to fail a run."""
-        try:
-            super().print(*args, **kwargs)
-        except (OSError, ValueError):
-            let_go(sys.stdout)
 
 
 def open_streams() -> None:

@@ -40,6 +40,11 @@ def hint(name: str, candidates: Iterable[str]) -> str:
     return f"; there are: {', '.join(beside)}" if beside else ""
 
 
+def key_of(override: str) -> str:
+    """The key that an override is about, without package and signs."""
+    return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
+
+
 def _closest(name: str, names: Iterable[str]) -> str | None:
     folded = {n.lower(): n for n in names}
     swapped = [n for n in folded if sorted(n) == sorted(name.lower())]  # "td" for "dt"

@@ -18,6 +18,7 @@ RUNNER: dict[str, frozenset[str]] = {
     "cost": frozenset({"beta"}),
     "optimizer": frozenset({"params"}),
     "dataset": frozenset({"root"}),
+    "launcher": frozenset({"terms", "capacity", "folder"}),
 }
 """The arguments of each group's targets that the runner itself supplies."""
 

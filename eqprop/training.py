@@ -15,8 +15,10 @@ from eqprop.energy import EnergyBasedModel
 from eqprop.errors import RunError
 from eqprop.estimator import Estimate, Estimator
 from eqprop.health import Health
+from eqprop.inspection import Inspection
 from eqprop.keeper import Keeper
 from eqprop.relaxation import Solver
+from eqprop.stepping import PlainStep, Step
 
 Row = dict[str, float | int]
 
@@ -50,6 +52,8 @@ class Training:
     advance: Callable[[int], None] = lambda samples: None
     keeper: Keeper = field(default_factory=Keeper)
     health: Health = field(default_factory=Health)
+    inspection: Inspection = field(default_factory=Inspection)
+    take_step: Step = field(default_factory=PlainStep)
     at: Position = field(default_factory=Position)
     step: int = field(default=0, init=False)
     best: dict[str, float] = field(default_factory=dict, init=False)
@@ -63,8 +67,10 @@ class Training:
             if final or self.at.epoch % self.eval_every == 0:
                 row |= self.evaluation(final)
             improved = self.note(row)
+            self.inspection.after_epoch(self, final)
             self.at = Position(self.at.epoch + 1)
             self.keeper.after_epoch(self, improved)
+        self.inspection.at_end(self)
         return self.objective
 
     def train_epoch(self) -> Row:
@@ -76,8 +82,9 @@ class Training:
         for x, y in train.batches(self.data.batch_size, order):
             self.step += 1
             measure = self.step % self.log_every == 0
-            estimate = self.update(x, y, measure)
-            at.correct += (estimate.output.argmax(1) == y).sum()
+            self.health.begin(self)
+            estimate, correct = self.take_step(self, x, y, measure)
+            at.correct += correct
             at.batches += 1
             at.seconds = time.perf_counter() - start
             if measure:
@@ -131,17 +138,21 @@ class Training:
         if self.data.validation is not None:
             row["accuracy/validation"], _ = self.evaluate(self.data.validation)
         if final or self.data.validation is None:
-            row["accuracy/test"], row["energy/test"] = self.evaluate(self.data.test)
+            look = self.inspection.see if final else None
+            row["accuracy/test"], row["energy/test"] = self.evaluate(self.data.test, look)
         row["time/eval_s"] = time.perf_counter() - start
         return row
 
     @torch.no_grad()
-    def evaluate(self, split: Split) -> tuple[float, float]:
+    def evaluate(
+        self, split: Split, look: Callable[[Tensor], None] | None = None
+    ) -> tuple[float, float]:
         """Accuracy and mean energy of the free phase over every sample of ``split``.
 
+        ``look`` is given each batch's outputs (batch, n_out), which the next batch overwrites.
         Its noise comes from a generator of its own, so that evaluating changes nothing else.
         """
-        generator, self.model.generator = self.model.generator, self._evaluation_generator()
+        generator, self.model.generator = self.model.generator, self.evaluation_generator()
         correct = torch.zeros((), dtype=torch.int64, device=split.x.device)
         energy = torch.zeros((), dtype=split.x.dtype, device=split.x.device)
         for x, y in split.batches(self.eval_batch_size):
@@ -151,10 +162,13 @@ class Training:
                 self.solver.free_phase(self.model)
                 energy += self.model.E.sum()
             correct += (self.model.u[-1].argmax(1) == y).sum()
+            if look is not None:
+                look(self.model.u[-1])
         self.model.generator = generator
         return float(correct) / len(split), float(energy) / len(split)
 
-    def _evaluation_generator(self) -> torch.Generator:
+    def evaluation_generator(self) -> torch.Generator:
+        """The noise of every evaluation, the same each time."""
         return torch.Generator(self.data.test.x.device).manual_seed(self.seed)
 
     def note(self, row: Row) -> bool:

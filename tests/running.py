@@ -97,6 +97,7 @@ def train(
     env: Mapping[str, str | None] | None = None,
     cold: bool = False,
     script: Path = SCRIPT,
+    timeout: float = TIMEOUT,
 ) -> Ran:
     """Run ``python scripts/train.py ARGUMENTS`` in ``cwd`` with nothing on its standard input.
 
@@ -108,7 +109,7 @@ def train(
         tempfile.TemporaryFile() as err,
     ):
         process = start(*arguments, cwd=cwd, env=env, cold=cold, script=script)(nothing, out, err)
-        code = process.wait()
+        code = process.wait(timeout)
         texts = []
         for file in (out, err):
             file.seek(0)

@@ -15,7 +15,13 @@ from eqprop.compose import check, compose, conf_dir, validate_composed
 from eqprop.errors import ConfigError
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != conf_dir()]
+
+
+def group_of(path: Path) -> str:
+    return path.parent.relative_to(conf_dir()).as_posix()
+
+
+OPTIONS = [(group_of(path), path.stem) for path in FILES if path.parent != conf_dir()]
 COMMAND = re.compile(r"# python scripts/train\.py(?: (.*))?$")
 VALUE = re.compile(r"\s*(?:- )?[\w()]+: *\S")
 
@@ -53,6 +59,7 @@ def test_the_groups_are_the_design_s() -> None:
         "tracking": {"wandb_offline", "wandb_online", "none"},
         "paths": {"default"},
         "experiment": {"gaussian_mnist", "hopfield_mnist"},
+        "sweep": {"grid", "lr_beta", "tpe"},
     }
     for group, names in expected.items():
         assert names <= options[group]
@@ -86,7 +93,7 @@ def test_it_starts_with_a_command_that_works(path: Path) -> None:
     arguments = command_of(path)
     check(arguments)
     if path.parent != conf_dir():
-        assert f"{path.parent.name}={path.stem}" in arguments or path.stem == "default"
+        assert f"{group_of(path)}={path.stem}" in arguments or path.stem == "default"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -46,7 +46,7 @@ def cells() -> list[tuple[str, str]]:
         models = ("gaussian", "hopfield") if group in BOTH_ENERGIES else ("gaussian",)
         if group == "model":
             found += [(option.partition("=")[2], option) for option in options(group)]
-        elif group != "experiment":
+        elif group not in ("experiment", "debug", "sweep"):  # they have tests of their own
             found += [(model, option) for option in options(group) for model in models]
     return found
 

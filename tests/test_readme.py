@@ -44,7 +44,7 @@ def test_the_library_from_python() -> None:
 def test_ci_runs_readme_s_test_command() -> None:
     (words,) = (code for code in CODE if code.strip().endswith("pytest"))
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for part in ("python3 -m venv", "bin/activate", '-e ".[dev,report]"', "pytest"):
+    for part in ("python3 -m venv", "bin/activate", '-e ".[dev,report,ray]"', "pytest"):
         assert part in words
         assert part in ci
 

@@ -108,6 +108,7 @@ def test_an_objective_that_is_not_finite_is_null(tmp_path: Path) -> None:
     folder = RunFolder.claim(tmp_path / "run")
     folder.finish("done", objective=float("nan"))
     assert status(folder.path)["objective"] is None
+    assert status(folder.path)["reason"] == "the objective is nan"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,15 @@ def test_an_exception_ends_the_record(
     found = status(tmp_path / "run")
     assert (found["state"], found["exit_code"]) == (state, exit_code)
     assert found["reason"] == (str(error) or type(error).__name__)
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_leaving_in_the_middle_is_no_end(tmp_path: Path, code: int | None) -> None:
+    with pytest.raises(SystemExit), RunFolder.claim(tmp_path / "run"):
+        raise SystemExit(code)
+    found = status(tmp_path / "run")
+    assert (found["state"], found["exit_code"]) == ("failed", 0)
+    assert "sys.exit(0)" in found["reason"]
 
 
 def test_a_block_that_ends_is_done(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from typing import Any, TextIO
@@ -55,10 +56,20 @@ def become(job: dict[str, Any], streams: list[int]) -> None:
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
+    of_its_own_for_wandb()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("error")
     sys.argv = [job["script"], *job["arguments"]]
     sys.path[0] = os.path.dirname(job["script"])
+
+
+def of_its_own_for_wandb() -> None:
+    """The folders that W&B makes when it is imported, and each child would remove at its end."""
+    from wandb.sdk.artifacts.artifact import Artifact
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    for folder in (MEDIA_TMP, Artifact._TMP_DIR):
+        folder.name = tempfile.mkdtemp()
 
 
 def text(descriptor: int, mode: str) -> TextIO:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,6 +56,19 @@ class Data:
     batch_size: int
     sample_shape: tuple[int, ...]
     """Shape of one sample before it was flattened, (28, 28) for MNIST."""
+
+    def first(self, n: int, eval_batch_size: int) -> Data:
+        """The first ``n`` batches of each split, in the order in which the samples lie."""
+
+        def cut(split: Split, size: int) -> Split:
+            return Split(split.x[: n * size], split.y[: n * size])
+
+        return replace(
+            self,
+            train=cut(self.train, self.batch_size),
+            validation=self.validation and cut(self.validation, eval_batch_size),
+            test=cut(self.test, eval_batch_size),
+        )
 
     @property
     def input_size(self) -> int:
