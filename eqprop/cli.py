@@ -19,6 +19,7 @@ from eqprop.compose import conf_dir, register_resolvers, validate_composed
 from eqprop.errors import UserError
 from eqprop.failures import TRACEBACK, before_the_run, describe, reported
 from eqprop.files import write_atomically
+from eqprop.hardware import calm_idle_threads
 from eqprop.output import prepare_output
 from eqprop.record import RunFolder
 from eqprop.redact import redact
@@ -107,6 +108,7 @@ def run() -> None:
     Exits 0 done, 1 failed, 2 wrong command, 130 or 143 interrupted, 75 to be queued again.
     """
     open_streams()
+    calm_idle_threads()
     sys.path.insert(0, os.getcwd())  # an energy of one's own lies beside the command
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         os.environ[TRACEBACK] = "1"

@@ -169,7 +169,7 @@ class Bench:
 
     def first_step(self) -> list[Row]:
         """The first step beside later ones: what compiling or capturing costs, and brings."""
-        variants: list[tuple[str, ...]] = [(), ("device.compile=true",)]
+        variants: list[tuple[str, ...]] = [("device.compile=false",), ("device.compile=true",)]
         if self.place.device == "cuda":
             variants.append(("device.cuda_graph=true",))
         known = [n for n in self.names if n not in self.skipped and n not in AUTOGRAD]

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from _timing import exit_cleanly, natural, write_json
 
+from eqprop.hardware import calm_idle_threads
+
 if TYPE_CHECKING:
     from _cases import Point
 
@@ -99,6 +101,7 @@ def points_of(args: argparse.Namespace) -> list[Point]:
 
 def main() -> None:
     args = arguments()
+    calm_idle_threads()  # as a run does
     if args.plot:
         from _figure import pyplot
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from _timing import exit_cleanly, machine, natural, quartiles, write_json
 
 from eqprop.compose import compose, conf_dir, validate_composed
+from eqprop.hardware import calm_idle_threads
 
 if TYPE_CHECKING:
     from eqprop.training import Training
@@ -168,6 +169,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     args = arguments()
+    calm_idle_threads()  # as a run does
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         log = logging.FileHandler(folder / "run.log", encoding="utf-8")  # as Hydra would
