@@ -19,6 +19,7 @@ from eqprop.compose import check, compose, conf_dir, register_resolvers, validat
 from eqprop.errors import ConfigError
 from eqprop.multirun import expand
 from eqprop.slug import readable
+from eqprop.sweep import space
 
 
 def refusal(command: str | list[str]) -> str:
@@ -155,18 +156,15 @@ class TestMultirun:
     @pytest.mark.parametrize(
         ("command", "words"),
         [
-            ("-m optimizer.lr=1,2,abc", "optimizer.lr='abc'|in the job optimizer.lr=abc"),
+            ("-m optimizer.lr=abc,def", "optimizer.lr='abc'|in the job optimizer.lr=abc"),
             ("-m optimizer=adam,sgd,adma", "optimizer=adma|did you mean adam?"),
             ("-m seed=range(0,100) optimizer=adam,sgd,adma", "optimizer=adma"),
-            ("-m seed=range(-1,3)", "seed=-1"),
-            (
-                "-m model=gaussian,hopfield dynamics.init=normal,feedforward",
-                "dynamics.init='feedforward'|in the job model=hopfield dynamics.init=feedforward",
-            ),
+            ("-m seed=range(-3,0)", "seed=-3"),
+            ("-m sweep=tpe optimizer.lr=interval(-1,1)", "optimizer.lr=-1"),
             ("-m dynamcis.dt=1,2", "dynamcis.dt=1|did you mean dynamics.dt?"),
             ("-m optimiser=adam,sgd", "did you mean optimizer?"),
             ("-m hydra.job.name=a,b", "hydra.job.name=a,b"),
-            ("hydra.mode=MULTIRUN seed=1,-2", "seed=-2"),
+            ("hydra.mode=MULTIRUN seed=-1,-2", "seed=-1"),
             ("-m optimizer.lr=-1", "optimizer.lr=-1"),
         ],
     )
@@ -175,16 +173,35 @@ class TestMultirun:
         for word in words.split("|"):
             assert word in text
 
+    @pytest.mark.parametrize(
+        ("command", "words"),
+        [
+            ("-m optimizer.lr=1,2,abc", "optimizer.lr='abc'|in the job optimizer.lr=abc"),
+            (
+                "-m model=gaussian,hopfield dynamics.init=normal,feedforward",
+                "dynamics.init='feedforward'|in the job model=hopfield dynamics.init=feedforward",
+            ),
+        ],
+    )
+    def test_some_wrong_cells_do_not_keep_the_others(
+        self, command: str, words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        check(shlex.split(command))
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("warning: ")
+        for word in words.split("|"):
+            assert word in line
+
     def test_the_sweeper_s_own_parameters_count(self, tmp_path: Path) -> None:
         (tmp_path / "experiment").mkdir()
         (tmp_path / "experiment" / "mine.yaml").write_text(
-            "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 1,-5\n"
+            "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: -4,-5\n"
         )
-        assert "seed=-5" in refusal(f"-m --config-dir={tmp_path} experiment=mine")
+        assert "seed=-4" in refusal(f"-m --config-dir={tmp_path} experiment=mine")
 
     @staticmethod
     def cells(*lines: str, most: int = 64) -> list[list[str]]:
-        return expand(OverridesParser.create().parse_overrides(list(lines)), most)
+        return expand(space.read(OverridesParser.create().parse_overrides(list(lines))), most)
 
     def test_all_jobs_in_the_sweeper_s_order(self) -> None:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -314,7 +331,7 @@ def test_a_run_s_folder(tmp_path: Path) -> None:
 
 
 def test_a_multirun_s_folders(tmp_path: Path) -> None:
-    folders = run_app(tmp_path, "-m", "model=gaussian,hopfield", "seed=1,2")
+    folders = run_app(tmp_path, "-m", "hydra/sweeper=basic", "model=gaussian,hopfield", "seed=1,2")
     assert len({folder.parent for folder in folders}) == 1
     assert folders[0].parent.parent.parent == tmp_path / "outputs" / "multirun"
     models = ["gaussian", "gaussian", "hopfield", "hopfield"]

@@ -96,12 +96,22 @@ def test_main_returns_the_objective(tmp_path: Path) -> None:
     assert returned[0] == last["accuracy/test"]
 
 
-def test_a_bad_cell_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    ran = train("-m", *QUICK, "model=gaussian,hopfield", "dynamics.init=feedforward", cwd=tmp_path)
+def test_cells_that_are_all_bad_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    ran = train("-m", *QUICK, "model=hopfield", "dynamics.init=feedforward", cwd=tmp_path)
     assert ran.code == 2
     assert "dynamics.init" in ran.error
-    assert "model=hopfield" in ran.error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_cell_does_not_keep_the_others(tmp_path: Path) -> None:
+    ran = train("-m", *QUICK, "model=gaussian,hopfield", "dynamics.init=feedforward", cwd=tmp_path)
+    assert ran.code == 1
+    (warning,) = ran.err.splitlines()
+    assert "dynamics.init" in warning
+    assert "model=hopfield" in warning
+    (line,) = (line for line in ran.out.splitlines() if line.startswith("job 1 (model=hopfield)"))
+    assert "dynamics.init" in line
+    assert status(ran.folders[0])["state"] == "done"
 
 
 def test_a_job_that_fails_is_one_line_and_its_own_record(tmp_path: Path) -> None:
