@@ -47,7 +47,7 @@ class Config(Strict):
     checkpoint: o.Checkpoint
     tracking: o.Tracking
     paths: o.Paths
-    sweep: Sweep
+    sweep: Sweep = Sweep()
 
 
 _TRACKERS = "tracking.trackers"

@@ -54,8 +54,8 @@ MNIST = ("dataset=mnist", "dataset.download=false", *QUICK[1:])
         ("model.hidden=[16", "model.hidden=[16"),
         ("epochs", "epochs missing '='"),
         ("--config-dir=nowhere", "nowhere no folder"),
-        ("-m optimizer.lr=1e-3,-1", "optimizer.lr=-1 > 0"),
-        ("-m model=gaussian,hopfield dynamics.init=feedforward", "dynamics.init model=hopfield"),
+        ("-m optimizer.lr=-1,-2", "optimizer.lr=-1 > 0"),
+        ("-m model=hopfield seed=1,2 dynamics.init=feedforward", "dynamics.init feedforward"),
         ("-m model=gaussian,hopfeild", "hopfeild did you mean hopfield?"),
     ],
 )

@@ -60,9 +60,7 @@ class Book:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock: int | None = take_lock(folder, ELSEWHERE)
         except OSError as error:
-            raise ConfigError(
-                f"cannot write the sweep's folder {folder}: {error.strerror or error}; {ELSEWHERE}"
-            ) from error
+            raise unwritable(folder, error) from error
         try:
             self.about = self._read_about()
             self._read_results()
@@ -156,6 +154,14 @@ class Book:
 
     def _unreadable(self, name: str) -> ConfigError:
         return ConfigError(f"{self.folder / name} cannot be read as a sweep's record; {ELSEWHERE}")
+
+
+def unwritable(folder: Path, error: OSError) -> ConfigError:
+    """The person's own error where a sweep's folder cannot be made or written."""
+    return ConfigError(
+        f"cannot write the sweep's folder {folder}: {error.strerror or error}; set hydra.sweep.dir "
+        "or paths.outputs to a folder that can be written"
+    )
 
 
 def cut_torn_line(path: Path) -> None:

@@ -61,7 +61,7 @@ def search_hash(*, _root_: DictConfig) -> str:
         if not is_free(override.key_or_group)
     }
     options = OmegaConf.to_container(_root_.sweep, resolve=True)
-    known = {**dict.fromkeys(Sweep.model_fields), **dict(options)}  # type: ignore[arg-type]
+    known = {**Sweep().model_dump(), **dict(options)}  # type: ignore[arg-type]
     text = json.dumps([sorted(asked.items()), settings(known)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 

@@ -12,21 +12,21 @@ from eqprop.fields import Count, Flag, OptionalCount, Strict
 class Sweep(Strict):
     """How a multirun chooses, repeats and ends its jobs."""
 
-    sampler: Literal["grid", "tpe", "random"]
-    n_trials: OptionalCount
-    repeats: Count
-    jobs: Count
+    sampler: Literal["grid", "tpe", "random"] = "grid"
+    n_trials: OptionalCount = None
+    repeats: Count = 1
+    jobs: Count = 1
     job_timeout: Annotated[
         Annotated[float, Field(gt=0)] | None,
         Field(description="null or a finite number of seconds > 0"),
-    ]
+    ] = None
     pruner: Annotated[
         Literal["median", "halving", "hyperband"] | None,
         Field(description="null, median, halving or hyperband"),
-    ]
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")]
-    max_failures: OptionalCount
-    retry: Flag
+    ] = None
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")] = 0
+    max_failures: OptionalCount = None
+    retry: Flag = False
 
     def contradiction(self) -> str | None:
         """One line on keys that do not go together, else None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -49,10 +49,10 @@ class Plan:
 
     def words(self, point: Sequence[str], seed: int | None = None) -> tuple[str, ...]:
         """The overrides of one job at a point of the space."""
-        seeds = [] if seed is None else [f"seed={seed}"]
-        fixed = [word for word in self.space.fixed if seed is None or not word.startswith("seed=")]
-        ours = [word for word in self.hydra if _key_of_hydra(word) not in _NOT_THE_JOBS]
-        return (*fixed, *point, *seeds, *ours)
+        words = self.space.job(point)
+        if seed is not None:
+            words = [*(word for word in words if key_of(word) != "seed"), f"seed={seed}"]
+        return (*words, *(w for w in self.hydra if _key_of_hydra(w) not in _NOT_THE_JOBS))
 
     def compose(self, point: Sequence[str]) -> DictConfig:
         """The configuration of a job at a point, Hydra's own part included.
@@ -60,7 +60,7 @@ class Plan:
         Raises:
             ConfigError: one line on what is wrong with it.
         """
-        return self.cells.compose([*self.space.fixed, *point])
+        return self.cells.compose(self.space.job(point))
 
     def place(self, cfg: DictConfig, number: int) -> Path:
         """The folder of job ``number``, whose configuration is ``cfg``."""
@@ -101,7 +101,7 @@ def read(composer: Composer, master: DictConfig) -> Plan:
         fixed.append("sweep=grid")  # a job is a single run
     with composer.as_job(master, 0), translate.resolution(master):
         folder = str(OmegaConf.select(master, "hydra.sweep.dir", throw_on_missing=True))
-    found = Space(tuple(fixed), found.axes)
+    found = replace(found, fixed=tuple(fixed))
     hydra = tuple(space.given(master, "hydra"))
     cells = Cells(composer, hydra)
     return Plan(composer, found, options, Path(os.path.abspath(folder)), hydra, cells)

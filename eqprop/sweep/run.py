@@ -19,7 +19,7 @@ from eqprop.redact import redact
 from eqprop.signals import listening
 from eqprop.suggest import key_of, show
 from eqprop.sweep import identity, plan
-from eqprop.sweep.book import ELSEWHERE, Book
+from eqprop.sweep.book import ELSEWHERE, Book, unwritable
 from eqprop.sweep.grid import Grid
 from eqprop.sweep.job import JobLauncher
 from eqprop.sweep.jobs import JobMaker
@@ -175,9 +175,7 @@ def _new(folder: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(
-                f"cannot write the sweep's folder {path}: {error.strerror or error}; {ELSEWHERE}"
-            ) from error
+            raise unwritable(path, error) from error
     raise AssertionError
 
 

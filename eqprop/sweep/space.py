@@ -68,10 +68,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
-    """Overrides that every job has, and axes."""
+    """Overrides that every job has, axes, and the order in which their keys were given."""
 
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
+    order: tuple[str, ...] = ()
+
+    def job(self, point: Sequence[str]) -> list[str]:
+        """The overrides of a job at a point, in order: one may be about what another made."""
+        places = {key: place for place, key in enumerate(self.order)}
+        words = [*self.fixed, *point]
+        return sorted(words, key=lambda word: places.get(_key(word), len(places)))
 
     def texts(self) -> dict[str, str]:
         """Each axis as it was written."""
@@ -119,7 +126,7 @@ def read(overrides: Sequence[Override]) -> Space:
             axes.append(_axis(override))
         else:
             fixed.append(_word(override))
-    return Space(tuple(fixed), tuple(axes))
+    return Space(tuple(fixed), tuple(axes), tuple(last))
 
 
 def plain(override: Override) -> str:
@@ -130,6 +137,10 @@ def plain(override: Override) -> str:
 def hash_of(cell: Iterable[str]) -> str:
     """A hash of a cell's plain overrides, in any order."""
     return hashlib.sha256(json.dumps(sorted(cell)).encode()).hexdigest()[:16]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
 
 
 def _word(override: Override) -> str:
