@@ -51,6 +51,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_folder(ran: Ran) -> None:
     names = {"metrics.jsonl", "status.json", "environment.json", "run.log", "checkpoints", ".hydra"}
+    names |= {"curves.jsonl", "evaluation.json"}
     assert {path.name for path in ran.folder.iterdir()} - {".lock"} == names
     outputs = ran.cwd / "outputs"
     date, name = ran.folder.relative_to(outputs).parts

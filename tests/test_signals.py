@@ -79,12 +79,6 @@ def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
     assert status(tmp_path / "a")["state"] == "done"
 
 
-def test_a_signal_in_a_multirun_ends_the_sweep(tmp_path: Path) -> None:
-    ran = killed(5, "-m", *RUN, "seed=1,2", cwd=tmp_path, name="TERM")
-    assert ran.code == 143
-    assert [status(folder)["state"] for folder in ran.folders] == ["interrupted"]
-
-
 # the handlers
 
 

@@ -94,13 +94,16 @@ def test_a_job_is_the_run_of_its_overrides(survivor: tuple[Path, Ran], tmp_path:
     assert untimed(single.rows) == untimed(rows(folder / job["folder"]))
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_sweep_when_its_jobs_have_saved(
+    number: int, code: int, tmp_path: Path
+) -> None:
     words = ("-m", *QUICK, "trainer.epochs=400", "seed=1,2", "hydra.sweep.dir=s", "sweep.jobs=2")
 
     def running() -> bool:
         return len([*tmp_path.glob("s/*/metrics.jsonl")]) == 2
 
-    assert killed(tmp_path, running, *words, number=signal.SIGINT) == 130
+    assert killed(tmp_path, running, *words, number=number) == code
     folders = [path.parent for path in (tmp_path / "s").glob("*/status.json")]
     assert {status(folder)["state"] for folder in folders} == {"interrupted"}
     assert [job["state"] for job in lines(tmp_path / "s", "job").values()] == ["interrupted"] * 2
