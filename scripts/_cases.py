@@ -144,13 +144,6 @@ def ep_step(training: Training) -> Callable[[], object]:
     return lambda: training.update(x, y, measure=False)
 
 
-def relaxation_steps(training: Training) -> int:
-    """Steps of both phases of one training step."""
-    solver = training.solver
-    at_rest = training.model.has_feedforward and solver.init in ("auto", "feedforward")
-    return solver.n_nudged + (0 if at_rest else solver.n_relax)
-
-
 def backprop_step(point: Point, place: Place) -> tuple[Network, Callable[[], object]]:
     """The network, and one training step of it with cross-entropy and fused Adam."""
     network, x, y = _network(point, place, point.batch)

@@ -86,7 +86,7 @@ class Bench:
                 continue
             labels = {
                 "kind": "autograd" if name in AUTOGRAD else "ep",
-                "relaxation_steps": _cases.relaxation_steps(training),
+                "relaxation_steps": training.solver.steps_of_both(training.model),
                 "steps_per_phase": training.solver.n_nudged,
             }
             cases.append(Case(name, _cases.ep_step(training), labels))

@@ -95,6 +95,11 @@ class Solver(ABC):
                     layer.zero_()
         return False
 
+    def steps_of_both(self, model: EnergyBasedModel) -> int:
+        """Steps of a free and a nudged phase; none of the free one where its end is known."""
+        known = self.init in ("auto", "feedforward") and model.has_feedforward
+        return self.n_nudged + (0 if known else self.n_relax)
+
     def free_phase(self, model: EnergyBasedModel, measure: bool = False) -> Relaxation:
         """Relax without a target from the first state to the free equilibrium."""
         model.set_C_target(None)

@@ -73,9 +73,7 @@ def pays(solver: Any, model: EnergyBasedModel, n_samples: int) -> bool:
 
     It does not ask how many epochs there are, so that a run that is made longer goes on alike.
     """
-    known = solver.init in ("auto", "feedforward") and model.has_feedforward
-    steps = solver.n_nudged + (0 if known else solver.n_relax)
-    return n_samples * steps * sum(model.dimensions[1:]) >= PAYS
+    return n_samples * solver.steps_of_both(model) * sum(model.dimensions[1:]) >= PAYS
 
 
 def compile_loops() -> None:

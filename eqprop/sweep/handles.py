@@ -12,7 +12,7 @@ from contextlib import suppress
 from eqprop.files import one_line
 from eqprop.lock import is_alive, read_status
 from eqprop.sweep import console_log, marks
-from eqprop.sweep.job import Job, Outcome
+from eqprop.sweep.job import Handle, Job, Outcome
 from eqprop.sweep.order import Order
 from eqprop.sweep.outcome import STOPPED, End, hung, judge
 
@@ -163,6 +163,25 @@ class Delegated:
             if self._stopped:
                 heir.stop()
             return heir
+
+
+class Held:
+    """The jobs that a launcher has started and that have not ended."""
+
+    def __init__(self) -> None:
+        self._handles: list[Handle] = []
+
+    def keep(self, handle: Handle) -> Handle:
+        """Hold one more; returns it."""
+        self._handles = [other for other in self._handles if other.poll() is None] + [handle]
+        return handle
+
+    def stop(self) -> None:
+        """Ask those that still run to save and end; nobody waits for them."""
+        for handle in self._handles:
+            if handle.poll() is None:
+                handle.stop()
+        self._handles.clear()
 
 
 def is_running(job: Job) -> bool:

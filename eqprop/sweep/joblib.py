@@ -9,7 +9,7 @@ from typing import Any
 from joblib.externals.loky import ProcessPoolExecutor
 
 from eqprop.sweep import marks
-from eqprop.sweep.handles import Adopted, Delegated, is_running, not_started
+from eqprop.sweep.handles import Adopted, Delegated, Held, is_running, not_started
 from eqprop.sweep.job import Handle, Job, Outcome
 from eqprop.sweep.order import Terms, unheard
 from eqprop.sweep.worker import work
@@ -32,7 +32,7 @@ class JoblibLauncher:
         self.capacity = capacity
         self.idle = idle
         self._slots: list[_Slot] = []
-        self._handles: list[Handle] = []
+        self._held = Held()
 
     def start(self, job: Job) -> Handle:
         """Hand a job to a free worker, or take over the process of it that still runs."""
@@ -45,14 +45,11 @@ class JoblibLauncher:
         except Exception as error:  # no worker can be started
             return not_started(job, error)
         handle = Delegated(order, future, future.cancel)
-        self._handles = [other for other in self._handles if other.poll() is None] + [handle]
-        return handle
+        return self._held.keep(handle)
 
     def close(self) -> None:
         """End the workers; jobs that still run are asked to save and end."""
-        for handle in self._handles:
-            if handle.poll() is None:
-                handle.stop()
+        self._held.stop()
         for slot in self._slots:
             slot.close()
         self._slots.clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.sweep import marks
-from eqprop.sweep.handles import Adopted, Delegated, is_running, not_started
+from eqprop.sweep.handles import Adopted, Delegated, Held, is_running, not_started
 from eqprop.sweep.job import Handle, Job
 from eqprop.sweep.order import Terms
 from eqprop.sweep.worker import work
@@ -59,7 +59,7 @@ class RayLauncher:
         )
         options = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": 0}
         self._task = ray.remote(**options)(work)
-        self._handles: list[Handle] = []
+        self._held = Held()
 
     def start(self, job: Job) -> Handle:
         """Hand a job to Ray, or take over the process of it that still runs."""
@@ -71,13 +71,10 @@ class RayLauncher:
             handle = Delegated(order, self._task.remote(order).future())
         except Exception as error:  # Ray itself is gone
             return not_started(job, error)
-        self._handles = [other for other in self._handles if other.poll() is None] + [handle]
-        return handle
+        return self._held.keep(handle)
 
     def close(self) -> None:
         """Leave Ray, and end it if it is our own; jobs that still run are asked to end."""
-        for handle in self._handles:
-            if handle.poll() is None:
-                handle.stop()
+        self._held.stop()
         with suppress(Exception):
             ray.shutdown()

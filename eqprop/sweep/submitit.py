@@ -17,7 +17,7 @@ import submitit
 from eqprop.errors import ConfigError
 from eqprop.files import write_atomically
 from eqprop.sweep import marks, submission
-from eqprop.sweep.handles import Adopted, Ended, is_running, not_started
+from eqprop.sweep.handles import Adopted, Ended, Held, is_running, not_started
 from eqprop.sweep.job import Handle, Job, Outcome
 from eqprop.sweep.order import Order, Terms, unheard
 from eqprop.sweep.outcome import STOPPED, End, judge
@@ -93,7 +93,7 @@ class _Launcher:
         self.logs = folder / ".submitit"
         self._executor: Any = None
         self._submitted: list[Any] = []
-        self._handles: list[Handle] = []
+        self._held = Held()
 
     def start(self, job: Job) -> Handle:
         """Submit a job, or take over what an earlier sweep submitted and is still there."""
@@ -108,14 +108,11 @@ class _Launcher:
                 handle = self._submit(order)
             except Exception as error:  # whatever sbatch does not like
                 return not_started(job, error)
-        self._handles = [other for other in self._handles if other.poll() is None] + [handle]
-        return handle
+        return self._held.keep(handle)
 
     def close(self) -> None:
         """Let go; jobs that still wait or run are asked to save and end."""
-        for handle in self._handles:
-            if handle.poll() is None:
-                handle.stop()
+        self._held.stop()
         self._submitted.clear()
 
     def _order(self, job: Job) -> Order:

@@ -10,13 +10,23 @@ import time
 from collections.abc import Sequence
 
 from eqprop.sweep import marks
-from eqprop.sweep.handles import Adopted, is_running, not_started
+from eqprop.sweep.handles import Adopted, Ended, is_running, not_started
 from eqprop.sweep.job import Outcome
 from eqprop.sweep.order import Order
 from eqprop.sweep.outcome import STOPPED
 from eqprop.sweep.process import JobProcess
 
 PAUSE = 0.1  # seconds between two looks at the job
+
+
+def take_up(order: Order) -> JobProcess | Adopted | Ended:
+    """Start a job, or take over the process of it that still runs."""
+    try:
+        return Adopted(order) if is_running(order.job) else JobProcess(order)
+    except BlockingIOError:
+        return Adopted(order)
+    except OSError as error:
+        return not_started(order.job, error.strerror or error)
 
 
 def work(order: Order, preempted: Sequence[int] = ()) -> Outcome:
@@ -30,12 +40,9 @@ def work(order: Order, preempted: Sequence[int] = ()) -> Outcome:
     job = order.job
     if marks.is_asked_to_stop(job.folder):
         return Outcome(job, "interrupted", None, STOPPED, None, 0.0)
-    try:
-        handle = Adopted(order) if is_running(job) else JobProcess(order)
-    except BlockingIOError:
-        handle = Adopted(order)
-    except OSError as error:
-        return not_started(job, error.strerror or error).poll()
+    handle = take_up(order)
+    if isinstance(handle, Ended):
+        return handle.poll()
     while (outcome := handle.poll()) is None:
         if preempted:
             handle.preempt()
