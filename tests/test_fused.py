@@ -119,15 +119,63 @@ def test_what_is_not_finite_stays_so_in_its_own_sample(energy, solver, bad) -> N
         assert torch.equal(found[others], wanted[others])
 
 
-def test_exp_is_right_to_the_last_digits() -> None:
+def test_rates_are_right_to_the_last_digits() -> None:
     from eqprop.kernels import blocks
 
-    x = np.linspace(-87, 87, 200_001, dtype=np.float32)
-    mantissa, power = np.empty_like(x), np.empty(len(x), np.int32)
-    blocks.split_exp(x, np.float32(1), mantissa, power, len(x))
-    exact = np.exp(x.astype(np.float64))
-    found = mantissa.astype(np.float64) * power.view(np.float32)
-    assert np.abs(found / exact - 1).max() < 4 * np.finfo(np.float32).eps
+    u = np.linspace(-90, 90, 400_001, dtype=np.float32)
+    u = np.append(u, [np.inf, -np.inf, np.nan, 0, 1e-20, -1e-20]).astype(np.float32)
+    r, exact = np.empty_like(u), u.astype(np.float64)
+    for kind, phi in ((blocks.TANH, np.tanh), (blocks.SIGMOID, lambda x: (1 + np.tanh(x / 2)) / 2)):
+        blocks.rates(kind, u, r, len(u))
+        np.testing.assert_allclose(r, phi(exact), rtol=0, atol=4 * np.finfo(np.float32).eps)
+        near = np.abs(u) < 1  # where a sigmoid is not near 0 nor a tanh near ±1
+        np.testing.assert_allclose(r[near], phi(exact[near]), rtol=4 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+@pytest.mark.parametrize("batch", [4, 5])
+def test_what_the_loop_leaves_is_not_computed_again(energy, batch, monkeypatch) -> None:
+    """Nor is it kept when the state, its rates or the weights have changed since."""
+    model, ours = network(energy, batch=batch), Euler(n_relax=3)
+    ours.compile_for(model)
+    state = [layer.clone() for layer in model.u]
+    with model.holding_weights():
+        ours.relax(model, 3)
+        computed = []
+        value_ = type(model.phi[1]).value_
+
+        def watched(phi, u, out):
+            computed.append(u.shape[1])
+            return value_(phi, u, out)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model.phi[1]), "value_", watched)
+            kept = [grad.clone() for grad in gradients(model)]
+        assert SIZES[1] not in computed
+        assert_same(kept, gradients(network_like(model)))
+        for change in (
+            lambda: model.u[1].add_(0.1),
+            lambda: model.rates([2 * layer for layer in state]),
+            lambda: model.state_gradient(state, [torch.empty_like(layer) for layer in state]),
+            lambda: model.fast_init() if model.has_feedforward else model.reset_state(),
+            lambda: ours.relax(model, 2),
+        ):
+            ours.relax(model, 1)
+            change()
+            assert_same(gradients(model), gradients(network_like(model)))
+    model.W[1].weight.data.mul_(2)
+    assert_same(gradients(model), gradients(network_like(model)))
+
+
+def gradients(model):
+    out = [torch.zeros_like(p) for p in model.parameters()]
+    model.contrast_(None, model.u, 1.0, out)
+    return out
+
+
+def assert_same(found, wanted) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * (1 + other.abs().max())
 
 
 def other_class(model):

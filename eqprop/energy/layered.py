@@ -31,6 +31,11 @@ def kink_ops(
     return [partial(kept.copy_, grad), *finish, partial(phi.at_kinks_, grad, kept, u)]
 
 
+def _key(source: Tensor, result: Tensor) -> tuple[object, ...]:
+    """What tells whether ``result`` still belongs to ``source``."""
+    return result.data_ptr(), result.shape, source.data_ptr(), source._version
+
+
 class LayeredEnergy(EnergyBasedModel):
     """A chain, with ∂E/∂W[l-1] = −c ⟨post[l] r[l-1]ᵀ⟩ and ∂E/∂b[l-1] = −c ⟨post[l]⟩."""
 
@@ -39,6 +44,7 @@ class LayeredEnergy(EnergyBasedModel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._kept: dict[int, tuple[object, ...]] = {}
+        self._rated: dict[int, tuple[object, ...]] = {}
         self._witnessed: list[Tensor] = []
         self._depth = 0
         super().__init__(*args, **kwargs)
@@ -53,8 +59,24 @@ class LayeredEnergy(EnergyBasedModel):
 
     def rates(self, u: Sequence[Tensor], name: str = "r") -> list[Tensor]:
         """r[l] = φ_l(u[l]), in the buffers called ``name``."""
-        out = self.buffers_of(name)
-        return [phi.value_(u[i], out[i]) for i, phi in enumerate(self.phi)]
+        out = list(self.buffers_of(name))
+        for i, phi in enumerate(self.phi):
+            if self._depth == 0 or self._rated.get(i) != _key(u[i], out[i]):
+                self._rated.pop(i, None)
+                out[i] = phi.value_(u[i], out[i])
+        return out
+
+    def state_was_moved(self) -> None:
+        """Say that something other than torch moved the free layers.
+
+        With the input clamped, it has left the hidden layers' rates and the drives that come from
+        them in their buffers; they are kept while the weights are held and the state stays.
+        """
+        u, r, drive = self._u, self.buffers_of("r"), self.buffers_of("drive")
+        torch.autograd.graph.increment_version(u[1:])
+        for level in range(1, self.n_layers - 1):
+            self._rated[level] = _key(u[level], r[level])
+            self._kept[level] = _key(u[level], drive[level + 1])
 
     @torch.no_grad()
     def begin_sweeps(self) -> None:
@@ -82,6 +104,7 @@ class LayeredEnergy(EnergyBasedModel):
 
     def rate_ops(self, u: Sequence[Tensor], r: Sequence[Tensor]) -> list[Op]:
         """The rates of the layers that are not clamped."""
+        self._rated.clear()
         free = (i for i in range(len(u)) if not self.clamp_du[i])
         return [
             partial(phi.value_, u[i], r[i]) for i in free if not (phi := self.phi[i]).is_identity
@@ -91,6 +114,7 @@ class LayeredEnergy(EnergyBasedModel):
         """The drive of layer i ≥ 1, unless it comes from a clamped layer and so is constant."""
         if i == 0 or self.clamp_du[i - 1]:
             return []
+        self._kept.pop(i - 1, None)
         return [self.connection(i - 1).forward_op(r[i - 1], drive[i])]
 
     def drives(self, u: Sequence[Tensor], r: Sequence[Tensor]) -> list[Tensor]:
@@ -121,24 +145,27 @@ class LayeredEnergy(EnergyBasedModel):
         ``.data`` raises them.
         """
         if self._depth == 0:
-            self._kept.clear()
+            self._forget()
         self._depth += 1
         try:
             yield
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self._kept.clear()
+                self._forget()
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._rated.clear()
 
     def _is_kept(self, level: int, pre: Tensor, drive: Tensor) -> bool:
         """Whether ``drive`` holds this product already; if not, note that it is about to."""
-        if self._depth == 0 or not self.clamp_du[level] or pre is not self._u[level]:
-            self._kept.pop(level, None)
-            return False
-        key = (drive.data_ptr(), drive.shape, pre.data_ptr(), pre._version)
-        if self._kept.get(level) == key:
+        key = _key(pre, drive)
+        if self._depth > 0 and self._kept.get(level) == key:
             return True
-        self._kept[level] = key
+        self._kept.pop(level, None)
+        if self._depth > 0 and self.clamp_du[level] and pre is self._u[level]:
+            self._kept[level] = key
         return False
 
     @torch.no_grad()
@@ -148,7 +175,7 @@ class LayeredEnergy(EnergyBasedModel):
             torch.equal(now, then) for now, then in zip(witness, self._witnessed, strict=True)
         )
         if not same:
-            self._kept.clear()
+            self._forget()
             self._witnessed = witness
         self._depth += 1  # holds the weights without forgetting what earlier steps kept
         try:

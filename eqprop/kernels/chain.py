@@ -60,12 +60,14 @@ class Rule(NamedTuple):
 
 
 @njit(**COMPILED)
-def relax(h, d, o, y, W, b, stiffness, hidden, output, rule, n_steps, first, end):
+def relax(h, r, d, o, drive, y, W, b, stiffness, hidden, output, rule, n_steps, first, end):
     """Take ``n_steps`` from the state h (batch, J), o (batch, K) of some of the samples.
 
     ``first`` … ``end`` are an even number of them.
 
     Args:
+        r: (batch, J), where φ(h) is left.
+        drive: (batch, K), where the output's drive W φ(h) + b is left.
         d: (batch, J), the drive of the hidden layer.
         y: (batch, K), the target; any where there is no cost.
         W: (K padded with zeros to a multiple of `blocks.ROWS`, J).
@@ -73,33 +75,34 @@ def relax(h, d, o, y, W, b, stiffness, hidden, output, rule, n_steps, first, end
         stiffness: (J,), diag(WᵀW) for the Gaussian energy, zeros for Hopfield's.
     """
     K, J, padded = o.shape[1], h.shape[1], len(W)
-    rate, back = np.empty((2, J), F), np.empty((2, BLOCK), F)
-    power = np.empty(BLOCK, np.int32)
+    back = np.empty((2, BLOCK), F)
     v, signal = np.zeros((2, padded), F), np.zeros((2, padded), F)
     scratch = np.empty((3, K), F)
     for i in range(first, end, 2):
         v[:] = _ZERO
         for j in range(0, J, BLOCK):
             n = min(BLOCK, J - j)
-            r0, r1 = rate[0, j : j + n], rate[1, j : j + n]
-            rates(hidden.kind, h[i, j : j + n], r0, power, n)
-            rates(hidden.kind, h[i + 1, j : j + n], r1, power, n)
+            r0, r1 = r[i, j : j + n], r[i + 1, j : j + n]
+            rates(hidden.kind, h[i, j : j + n], r0, n)
+            rates(hidden.kind, h[i + 1, j : j + n], r1, n)
             product(W, j, r0, r1, v[0], v[1], n)
         for _ in range(n_steps):
-            move_output(o[i], v[0], b, y[i], signal[0], output, rule, scratch, power)
-            move_output(o[i + 1], v[1], b, y[i + 1], signal[1], output, rule, scratch, power)
+            move_output(o[i], v[0], b, y[i], signal[0], output, rule, scratch)
+            move_output(o[i + 1], v[1], b, y[i + 1], signal[1], output, rule, scratch)
             v[:] = _ZERO
             for j in range(0, J, BLOCK):
                 n = min(BLOCK, J - j)
-                r0, r1, s = rate[0, j : j + n], rate[1, j : j + n], stiffness[j : j + n]
+                r0, r1, s = r[i, j : j + n], r[i + 1, j : j + n], stiffness[j : j + n]
                 transpose(W, j, signal[0], signal[1], back[0], back[1], n)
                 move_hidden(h[i, j : j + n], d[i, j : j + n], r0, back[0], s, hidden, rule, n)
                 move_hidden(
                     h[i + 1, j : j + n], d[i + 1, j : j + n], r1, back[1], s, hidden, rule, n
                 )
-                rates(hidden.kind, h[i, j : j + n], r0, power, n)
-                rates(hidden.kind, h[i + 1, j : j + n], r1, power, n)
+                rates(hidden.kind, h[i, j : j + n], r0, n)
+                rates(hidden.kind, h[i + 1, j : j + n], r1, n)
                 product(W, j, r0, r1, v[0], v[1], n)
+        for k in range(K):
+            drive[i, k], drive[i + 1, k] = v[0, k] + b[k], v[1, k] + b[k]
 
 
 @njit(**COMPILED)
@@ -127,12 +130,12 @@ def move_hidden(h, d, r, back, stiffness, phi, rule, n):
 
 
 @njit(**COMPILED)
-def move_output(o, v, b, y, signal, phi, rule, scratch, power):
+def move_output(o, v, b, y, signal, phi, rule, scratch):
     """Move the output of a sample, and write what it then sends back (Euler: sent back before)."""
     K, c = len(o), rule.curvature
     nudge, bend, r = scratch[0], scratch[1], scratch[2]
-    pull_of_cost(o, y, nudge, bend, rule, power)
-    rates(phi.kind, o, r, power, K)
+    pull_of_cost(o, y, nudge, bend, rule)
+    rates(phi.kind, o, r, K)
     for k in range(K):
         drive, old = v[k] + b[k], o[k]
         first = phi.p + phi.q * r[k] - phi.w * r[k] * r[k]
@@ -150,13 +153,13 @@ def move_output(o, v, b, y, signal, phi, rule, scratch, power):
             signal[k] = old - drive
     if rule.hopfield:
         if rule.newton:
-            rates(phi.kind, o, r, power, K)
+            rates(phi.kind, o, r, K)
         for k in range(K):
             signal[k] = r[k]
 
 
 @njit(**COMPILED)
-def pull_of_cost(o, y, nudge, bend, rule, power):
+def pull_of_cost(o, y, nudge, bend, rule):
     """β ∂C/∂o and the diagonal of β ∂²C/∂o² of a sample."""
     K, beta = len(o), rule.beta
     if rule.cost == SQUARED_ERROR:
@@ -164,7 +167,7 @@ def pull_of_cost(o, y, nudge, bend, rule, power):
             nudge[k], bend[k] = beta * (o[k] - y[k]), beta
     elif rule.cost == CROSS_ENTROPY:
         mass = y.sum()
-        softmax(o, nudge, power, K)
+        softmax(o, nudge, K)
         for k in range(K):
             p = nudge[k]
             nudge[k], bend[k] = beta * (mass * p - y[k]), beta * mass * (p - p * p)

@@ -65,7 +65,7 @@ def fits(model: EnergyBasedModel) -> bool:
 
 def applies(model: EnergyBasedModel) -> bool:
     """Whether the loop can relax ``model`` as it is now."""
-    return fits(model) and list(model.clamp_du) == [True, False, False]
+    return list(model.clamp_du) == [True, False, False] and fits(model)
 
 
 def pays(solver: Any, model: EnergyBasedModel, n_samples: int) -> bool:
@@ -126,18 +126,25 @@ def relax(model: Any, move: Move, n_steps: int) -> None:
         beta=f(0.0 if cost is None else cost.beta),
     )
     weight, bias = model.W[1].weight.detach(), model.W[1].bias.detach()
-    padded = weight.new_zeros(-(-len(weight) // blocks.ROWS) * blocks.ROWS, weight.shape[1])
-    padded[: len(weight)] = weight
-    stiffness = torch.zeros_like(h[0]) if hopfield else weight.square().sum(0)
+    stiffness = weight[0]  # read by Newton's step only
+    if move.newton:
+        stiffness = torch.zeros_like(weight[0]) if hopfield else weight.square().sum(0)
+    missing = -len(weight) % blocks.ROWS
+    rows = torch.cat([weight, weight.new_zeros(missing, weight.shape[1])]) if missing else weight
     drive, n = model.buffers_of("drive")[1].contiguous(), len(h)
     if n % 2:  # the loop takes pairs
         h, drive, o, target = (torch.cat([a, a[-1:]]) for a in (h, drive, o, target))
-    arrays = [tensor.numpy() for tensor in (h, drive, o, target, padded, bias, stiffness)]
+    rate = model.buffers_of("r")[1] if n == len(h) else torch.empty_like(h)
+    output_drive = torch.empty_like(o)
+    tensors = (h, rate, drive, o, output_drive, target, rows, bias, stiffness)
+    arrays = [tensor.numpy() for tensor in tensors]
     phis = known[type(model.phi[1])], known[output]
     _in_threads(partial(chain.relax, *arrays, *phis, rule, n_steps), len(h))
-    for layer, moved in zip(model.u[1:], (h, o), strict=True):
-        if layer.data_ptr() != moved.data_ptr():  # it is not the state itself that was moved
-            layer.copy_(moved[:n])
+    homes = (*model.u[1:], model.buffers_of("r")[1], model.buffers_of("drive")[2])
+    for home, found in zip(homes, (h, o, rate, output_drive), strict=True):
+        if home.data_ptr() != found.data_ptr():
+            home.copy_(found[:n])
+    model.state_was_moved()
 
 
 def _in_threads(run: Callable[[int, int], None], n_samples: int) -> None:
