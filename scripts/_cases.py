@@ -36,7 +36,10 @@ SOLVERS: dict[str, list[str]] = {
 AUTOGRAD: dict[str, list[str]] = {
     "gaussian autograd": [*SOLVERS["gaussian euler"], "model._target_=_cases.AutogradGaussian"],
     "hopfield autograd": [*SOLVERS["hopfield euler"], "model._target_=_cases.AutogradHopfield"],
+    "gaussian script": [*SOLVERS["gaussian euler"], "model._target_=_cases.ScriptGaussian"],
+    "hopfield script": [*SOLVERS["hopfield euler"], "model._target_=_cases.ScriptHopfield"],
 }
+"""The same energies without closed forms: by autograd, and as published scripts have them."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,35 @@ class AutogradHopfield(EnergyBasedModel):
         own = torch.stack([layer.square().sum(1) for layer in u]).sum(0)
         joint = torch.stack([(r[i + 1] * W(r[i])).sum(1) for i, W in enumerate(self.W)]).sum(0)
         return 0.5 * own - joint
+
+
+class Backward:
+    """The state's gradient as scripts take it: ``backward`` through everything, weights too."""
+
+    def state_gradient(self, u: Sequence[Tensor], out: Sequence[Tensor | None]) -> None:
+        with torch.enable_grad():
+            leaves = [layer.detach().requires_grad_() for layer in u]
+            self.energy(leaves).sum().backward()  # type: ignore[attr-defined]
+        for leaf, buffer in zip(leaves, out, strict=True):
+            if buffer is not None and leaf.grad is not None:
+                buffer.copy_(leaf.grad)
+
+
+class ScriptGaussian(Backward, AutogradGaussian):
+    """The Gaussian energy as published scripts relax it."""
+
+
+class ScriptHopfield(Backward, AutogradHopfield):
+    """The Hopfield energy as published scripts write it: both halves of a symmetric product."""
+
+    def energy(self, u: Sequence[Tensor]) -> Tensor:
+        r = [phi(layer) for phi, layer in zip(self.phi, u, strict=True)]
+        energy = 0.5 * torch.stack([layer.square().sum(1) for layer in u]).sum(0)
+        for i, W in enumerate(self.W):
+            forward = torch.einsum("bj,jk,bk->b", r[i + 1], W.weight, r[i])
+            backward = torch.einsum("bk,jk,bj->b", r[i], W.weight, r[i + 1])
+            energy = energy - 0.5 * (forward + backward) - r[i + 1] @ W.bias
+        return energy
 
 
 def training_of(

@@ -17,7 +17,14 @@ AXES = {
     "width": "units a hidden layer",
     "depth": "hidden layers",
 }
-_MARKS = {"euler": "o", "newton": "s", "exact": "D", "anderson": "^", "autograd": "x"}
+_MARKS = {
+    "euler": "o",
+    "newton": "s",
+    "exact": "D",
+    "anderson": "^",
+    "autograd": "x",
+    "script": "+",
+}
 
 
 def console() -> Console:
@@ -31,15 +38,16 @@ def show_steps(console: Console, rows: Sequence[Row]) -> None:
     point = rows[0]["point"]
     size = f"batch {point['batch']}, {point['depth']} × {point['width']} hidden units"
     title = f"One training step: {size}" + (f", {point['steps']} steps" if point["steps"] else "")
-    headings = ("case", "steps", "ms", "quartiles", "/ backprop", "/ floor", "autograd /")
-    table = table_of(title, headings)
+    ratios = ("vs_backprop", "vs_floor", "autograd_over_this", "script_over_this")
+    over = ("/ backprop", "/ floor", "autograd /", "script /")
+    table = table_of(title, ("case", "steps", "ms", "quartiles", *over))
     for row in rows:
         table.add_row(
             row["case"],
             str(row["relaxation_steps"] or ""),
             f"{row['median_s'] * 1e3:.2f}",
             f"{row['q1_s'] * 1e3:.2f}–{row['q3_s'] * 1e3:.2f}",
-            *(_ratio(row[name]) for name in ("vs_backprop", "vs_floor", "autograd_over_this")),
+            *(_ratio(row[name]) for name in ratios),
         )
     console.print(table)
 
@@ -134,7 +142,7 @@ def _plot_cases(plt: Any, rows: Sequence[Row], path: str) -> None:
 def _look(case: str) -> Row:
     model, _, solver = case.replace(",", "").partition(" ")
     colour = {"gaussian": BLUE, "hopfield": RED}.get(model, GREY)
-    dashed = {"autograd": ":"}.get(solver, "--" if model == "floor" else "-")
+    dashed = {"autograd": ":", "script": ":"}.get(solver, "--" if model == "floor" else "-")
     return {
         "color": colour,
         "ls": dashed,

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from _figure import BLUE, COLOURS, GREY, RED, pyplot, save
+from _figure import BLUE, COLOURS, GREY, INK, RED, pyplot, save
 
+from eqprop.files import one_line
 from eqprop.report import curves
 from eqprop.report.evaluation import evaluation_of
 from eqprop.report.payload import best_first
 from eqprop.report.points import Point, points_of
 from eqprop.report.reading import Run
+from eqprop.report.tolerant import readable
 
-_TOP, _PANELS, _COLUMNS = 6, 12, 3
+_TOP, _PANELS, _COLUMNS, _FAILURES = 6, 12, 3, 40
 
 
 def draw_all(runs: Sequence[Run], page: Path) -> None:
-    """Write every figure that there is something for: curves, parameters, relaxation, confusion.
+    """Write every figure that there is something for: curves, parameters, relaxation, …
 
     Raises:
         UserError: if matplotlib is missing or a file cannot be written.
@@ -29,6 +32,7 @@ def draw_all(runs: Sequence[Run], page: Path) -> None:
         "parameters": _parameters,
         "relaxation": _relaxation,
         "confusion": _confusion,
+        "failures": _failures,
     }
     stem = "" if page.stem == "index" else f"{page.stem}-"
     for name, draw in drawers.items():
@@ -149,6 +153,25 @@ def _confusion(plt: Any, runs: Sequence[Run]) -> Any:
                 if value:
                     panel.text(j, i, f"{value:g}", ha="center", va="center", color=colour, size=8)
     figure.tight_layout()
+    return figure
+
+
+def _failures(plt: Any, runs: Sequence[Run]) -> Any:
+    """Which runs failed and why, as text; of many the first."""
+    failed = [run for run in runs if run.failure is not None]
+    if not failed:
+        return None
+    lines = [
+        f"{run.state}  {run.folder.name}\n" + fill(one_line(run.failure), 110)
+        for run in failed[:_FAILURES]
+    ]
+    if len(failed) > _FAILURES:
+        lines.append(f"and {len(failed) - _FAILURES} more")
+    text = "\n\n".join(lines)
+    figure = plt.figure(figsize=(9, 0.2 * text.count("\n") + 0.9))
+    figure.text(0.02, 0.98, f"What failed ({len(failed)} of {len(runs)})", va="top", weight="bold")
+    top = 1 - 0.5 / figure.get_figheight()
+    figure.text(0.02, top, _plain(readable(text)), va="top", color=INK, size=9, linespacing=1.3)
     return figure
 
 

@@ -108,7 +108,7 @@ class Bench:
     def _check_autograd(self, point: Point) -> None:
         """Before it is timed: that the autograd path computes the closed form's gradient."""
         for name in (name for name in self.names if name in AUTOGRAD):
-            closed = name.replace("autograd", "euler")
+            closed = f"{name.partition(' ')[0]} euler"
             pair = [_cases.training_of(n, point, self.place) for n in (name, closed)]
             error = _cases.gradient_difference(*pair)
             self.checks.append({"case": name, "against": closed, "relative_difference": error})
@@ -221,7 +221,8 @@ def _step_row(timing: Timing, all_of_them: Sequence[Timing], point: Point) -> Ro
     labels = timing.case.labels
     by_name = {other.case.name: other for other in all_of_them}
     floor = by_name.get(f"floor, {labels['relaxation_steps']} steps")
-    generic = by_name.get(f"{timing.case.name.partition(' ')[0]} autograd")
+    model = timing.case.name.partition(" ")[0]
+    generic, script = (by_name.get(f"{model} {path}") for path in ("autograd", "script"))
     is_ep = labels["kind"] == "ep"
     return {
         "point": asdict(point),
@@ -235,6 +236,7 @@ def _step_row(timing: Timing, all_of_them: Sequence[Timing], point: Point) -> Ro
         "vs_backprop": timing.over(by_name["backprop"]),
         "vs_floor": timing.over(floor) if is_ep and floor else None,
         "autograd_over_this": generic.over(timing) if is_ep and generic else None,
+        "script_over_this": script.over(timing) if is_ep and script else None,
     }
 
 

@@ -8,8 +8,9 @@ The first value of each axis is the base; one axis varies at a time (all togethe
 All cases of a point are timed in turns, in one process; times are medians with quartiles, ratios
 are taken round by round. Parts, chosen by --sections:
 
-    step        every model and solver, backprop with fused Adam, the generic autograd path, and the
-                floor: the matrix products that the step cannot avoid, alone
+    step        every model and solver, backprop with fused Adam, the generic autograd path, the
+                energy as published scripts relax it (backward through everything, weights too),
+                and the floor: the matrix products that the step cannot avoid, alone
     evaluation  samples/s of the free phase
     memory      peak of a process of its own, for few and for many relaxation steps
     first_step  the first step beside later ones, with and without what compiles or captures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -56,7 +57,16 @@ def positive(spread: dict[str, float], suffix: str = "") -> bool:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("benchmark") / "made" / "report.json"
     sizes = ("--batch", 4, "--width", 8, "--depth", 1, "--steps", 3, "--samples", 10)
-    choice = ("--cases", "euler", "autograd", "--sections", "step", "evaluation", "startup")
+    choice = (
+        "--cases",
+        "euler",
+        "autograd",
+        "script",
+        "--sections",
+        "step",
+        "evaluation",
+        "startup",
+    )
     how = ("--quick", "--rounds", 1, "--dtype", "float64", "--threads", 1, "--json", path)
     out = run("benchmark.py", *sizes, *choice, *how)
     assert "backprop" in out
@@ -86,11 +96,13 @@ def test_every_point_has_every_kind_of_row(report: dict[str, Any]) -> None:
     assert ours["gaussian euler"]["relaxation_steps"] == 3
     assert ours["hopfield euler"]["relaxation_steps"] == 6
     assert positive(ours["hopfield euler"]["autograd_over_this"])
+    assert positive(ours["gaussian euler"]["script_over_this"])
 
 
-def test_the_autograd_path_computes_the_closed_form(report: dict[str, Any]) -> None:
+def test_the_autograd_paths_compute_the_closed_form(report: dict[str, Any]) -> None:
     checks = {check["case"]: check["relative_difference"] for check in report["checks"]}
-    assert checks.keys() == {"gaussian autograd", "hopfield autograd"}
+    paths = itertools.product(("gaussian", "hopfield"), ("autograd", "script"))
+    assert checks.keys() == {" ".join(path) for path in paths}
     assert all(difference < 1e-10 for difference in checks.values())
 
 
