@@ -12,7 +12,7 @@ import torch
 from running import QUICK, rows, train
 
 from eqprop import ConditionalGaussian, CrossEntropy, RestrictedHopfield, SquaredError
-from eqprop.relaxation import Euler, Newton, fused
+from eqprop.relaxation import Euler, Newton, StopReason, fused
 from eqprop.relaxation.replay import ReplayedSolver
 
 SIZES = [12, 301, 7]  # no multiple of what a vector register or a pass holds
@@ -165,6 +165,37 @@ def test_what_the_loop_leaves_is_not_computed_again(energy, batch, monkeypatch) 
             assert_same(gradients(model), gradients(network_like(model)))
     model.W[1].weight.data.mul_(2)
     assert_same(gradients(model), gradients(network_like(model)))
+
+
+def test_a_feed_forward_pass_is_the_energy_s_own() -> None:
+    for batch in (1, 8):
+        model, ours = network(ConditionalGaussian, batch=batch), Euler(init="feedforward")
+        plain = network_like(model)
+        ours.compile_for(model)
+        assert ours.free_phase(model).reason is StopReason.EXACT
+        plain.set_C_target(None)
+        plain.fast_init()
+        assert_same(model.u, plain.u)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_looking_in_between_changes_no_bit(energy) -> None:
+    """What is kept from one phase to the next is what the next would compute."""
+    ends = []
+    for look in (False, True):
+        torch.manual_seed(1)  # the weights are alike
+        model, ours = network(energy, batch=6), Newton(init="auto")
+        target = model.c_energy.target
+        ours.compile_for(model)
+        with model.holding_weights():
+            ours.free_phase(model)
+            if look:
+                model.total_gradient(model.free_layers("gradient"))
+            model.set_C_target(target)
+            ours.relax(model, 3, measure=look)
+        ends.append(model.u[1:])
+    for one, other in zip(*ends, strict=True):
+        assert torch.equal(one, other)
 
 
 def gradients(model):

@@ -66,17 +66,26 @@ class LayeredEnergy(EnergyBasedModel):
                 out[i] = phi.value_(u[i], out[i])
         return out
 
-    def state_was_moved(self) -> None:
-        """Say that something other than torch moved the free layers.
+    def note_state(self) -> None:
+        """Say that something other than torch moved the layers above the clamped input.
 
-        With the input clamped, it has left the hidden layers' rates and the drives that come from
-        them in their buffers; they are kept while the weights are held and the state stays.
+        It has left the hidden layers' rates and the drives that come from them in their buffers:
+        they are kept while the weights are held and the state stays.
         """
         u, r, drive = self._u, self.buffers_of("r"), self.buffers_of("drive")
         torch.autograd.graph.increment_version(u[1:])
         for level in range(1, self.n_layers - 1):
             self._rated[level] = _key(u[level], r[level])
             self._kept[level] = _key(u[level], drive[level + 1])
+
+    def state_is_noted(self) -> bool:
+        """Whether all that `note_state` keeps is still what belongs to the state."""
+        u, r, drive = self._u, self.buffers_of("r"), self.buffers_of("drive")
+        return self._depth > 0 and all(
+            self._rated.get(level) == _key(u[level], r[level])
+            and self._kept.get(level) == _key(u[level], drive[level + 1])
+            for level in range(1, self.n_layers - 1)
+        )
 
     @torch.no_grad()
     def begin_sweeps(self) -> None:

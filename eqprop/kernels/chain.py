@@ -60,32 +60,37 @@ class Rule(NamedTuple):
 
 
 @njit(**COMPILED)
-def relax(h, r, d, o, drive, y, W, b, stiffness, hidden, output, rule, n_steps, first, end):
+def relax(h, r, d, o, sent, y, W, b, stiffness, hidden, output, rule, n_steps, known, first, end):
     """Take ``n_steps`` from the state h (batch, J), o (batch, K) of some of the samples.
 
     ``first`` … ``end`` are an even number of them.
 
     Args:
         r: (batch, J), where φ(h) is left.
-        drive: (batch, K), where the output's drive W φ(h) + b is left.
+        sent: (batch, K), where W φ(h) is left.
         d: (batch, J), the drive of the hidden layer.
         y: (batch, K), the target; any where there is no cost.
         W: (K padded with zeros to a multiple of `blocks.ROWS`, J).
         b: (K,).
         stiffness: (J,), diag(WᵀW) for the Gaussian energy, zeros for Hopfield's.
+        known: whether ``r`` and ``sent`` hold what they will be left with after no step already.
     """
     K, J, padded = o.shape[1], h.shape[1], len(W)
     back = np.empty((2, BLOCK), F)
     v, signal = np.zeros((2, padded), F), np.zeros((2, padded), F)
     scratch = np.empty((3, K), F)
     for i in range(first, end, 2):
-        v[:] = _ZERO
-        for j in range(0, J, BLOCK):
-            n = min(BLOCK, J - j)
-            r0, r1 = r[i, j : j + n], r[i + 1, j : j + n]
-            rates(hidden.kind, h[i, j : j + n], r0, n)
-            rates(hidden.kind, h[i + 1, j : j + n], r1, n)
-            product(W, j, r0, r1, v[0], v[1], n)
+        if known:
+            for k in range(K):
+                v[0, k], v[1, k] = sent[i, k], sent[i + 1, k]
+        else:
+            v[:] = _ZERO
+            for j in range(0, J, BLOCK):
+                n = min(BLOCK, J - j)
+                r0, r1 = r[i, j : j + n], r[i + 1, j : j + n]
+                rates(hidden.kind, h[i, j : j + n], r0, n)
+                rates(hidden.kind, h[i + 1, j : j + n], r1, n)
+                product(W, j, r0, r1, v[0], v[1], n)
         for _ in range(n_steps):
             move_output(o[i], v[0], b, y[i], signal[0], output, rule, scratch)
             move_output(o[i + 1], v[1], b, y[i + 1], signal[1], output, rule, scratch)
@@ -102,7 +107,7 @@ def relax(h, r, d, o, drive, y, W, b, stiffness, hidden, output, rule, n_steps, 
                 rates(hidden.kind, h[i + 1, j : j + n], r1, n)
                 product(W, j, r0, r1, v[0], v[1], n)
         for k in range(K):
-            drive[i, k], drive[i + 1, k] = v[0, k] + b[k], v[1, k] + b[k]
+            sent[i, k], sent[i + 1, k] = v[0, k], v[1, k]
 
 
 @njit(**COMPILED)

@@ -88,15 +88,18 @@ class Anderson(Solver):
         """α (batch, memory): the residuals' smallest combination, over the valid entries."""
         masked = self._residuals * self._valid.unsqueeze(2)
         gram = masked @ masked.transpose(1, 2)
+        # torch solves no equations in bfloat16, whose three digits would be too few for these
+        gram = gram.to(torch.promote_types(gram.dtype, torch.float32))
+        valid = self._valid.to(gram.dtype)
         trace = gram.diagonal(dim1=1, dim2=2).sum(1)
         tiny = torch.finfo(gram.dtype).tiny
         ridge = (self.regularisation * trace + tiny).unsqueeze(1) + trace.unsqueeze(1) * 1e3 * (
-            1.0 - self._valid
+            1.0 - valid
         )
         gram = gram + torch.diag_embed(ridge)
-        solution = torch.linalg.solve_ex(gram, self._valid.unsqueeze(2))[0].squeeze(2)
-        solution = solution * self._valid
-        return torch.nan_to_num(solution / solution.sum(1, keepdim=True))
+        solution = torch.linalg.solve_ex(gram, valid.unsqueeze(2))[0].squeeze(2) * valid
+        weights = torch.nan_to_num(solution / solution.sum(1, keepdim=True))
+        return weights.to(self._valid.dtype)
 
 
 def _flat(layers: list[Tensor | None]) -> Tensor:

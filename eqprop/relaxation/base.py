@@ -34,13 +34,17 @@ class Solver(ABC):
 
     def __init__(
         self,
-        n_relax: int,
+        n_relax: int | None,
         n_nudged: int | None = None,
         tol: float = 0.0,
         init: Init = "auto",
         dt: float = 1.0,
         tau: float = 1.0,
     ) -> None:
+        if n_relax is None:  # dynamics=auto leaves its numbers to the solver that it chooses
+            raise ConfigError(
+                f"dynamics.n_relax=null: {type(self).__name__} needs a whole number >= 1"
+            )
         self.dt = dt
         self.tau = tau
         self.n_relax = n_relax
@@ -81,12 +85,10 @@ class Solver(ABC):
 
     def initialise(self, model: EnergyBasedModel) -> bool:
         """Put the free phase's first state; returns whether it is the free equilibrium already."""
-        init = self.init
-        if init == "auto":
-            init = "feedforward" if model.has_feedforward else self.default_init
-        if init == "feedforward":
-            model.fast_init()
-            return model.has_feedforward
+        if self.feeds_forward(model):
+            self.feed_forward(model)
+            return True
+        init = self.default_init if self.init == "auto" else self.init
         if init == "normal":
             model.reset_state()
         else:
@@ -95,10 +97,17 @@ class Solver(ABC):
                     layer.zero_()
         return False
 
+    def feeds_forward(self, model: EnergyBasedModel) -> bool:
+        """Whether a feed-forward pass takes the free phase's place."""
+        return self.init in ("auto", "feedforward") and model.has_feedforward
+
+    def feed_forward(self, model: EnergyBasedModel) -> None:
+        """That pass."""
+        model.fast_init()
+
     def steps_of_both(self, model: EnergyBasedModel) -> int:
         """Steps of a free and a nudged phase; none of the free one where its end is known."""
-        known = self.init in ("auto", "feedforward") and model.has_feedforward
-        return self.n_nudged + (0 if known else self.n_relax)
+        return self.n_nudged + (0 if self.feeds_forward(model) else self.n_relax)
 
     def free_phase(self, model: EnergyBasedModel, measure: bool = False) -> Relaxation:
         """Relax without a target from the first state to the free equilibrium."""

@@ -101,50 +101,76 @@ def _cache_folder() -> Path:
 
 
 @torch.no_grad()
+def feedforward(model: Any) -> None:
+    """The feed-forward pass of a model to which the loop `applies`: each layer at its drive."""
+    model.constants(model.u)
+    drive = model.buffers_of("drive")
+    model.u[1].copy_(drive[1])
+    relax(model, Move(newton=False, step=0.0), 0)
+    model.u[2].copy_(drive[2])
+
+
+@torch.no_grad()
 def relax(model: Any, move: Move, n_steps: int) -> None:
     """Take ``n_steps`` of ``model``, to which the loop `applies`, in place."""
     from eqprop.kernels import blocks, chain  # loads numba
 
-    f, hopfield = blocks.F, type(model) is RestrictedHopfield
+    model.constants(model.u)
+    n, cost = model.batch_size, model.nudging_cost()
+    h, o = (layer.contiguous() for layer in model.u[1:])
+    r, sent = model.buffers_of("r")[1], model.buffers_of("sent")[2]
+    homes = (model.u[1], r, model.u[2], sent)
+    drive = model.buffers_of("drive")[1].contiguous()
+    target = o if cost is None else cost.target_for(o).contiguous()
+    if n % 2:  # the loop takes pairs
+        h, r, drive, o, sent, target = (
+            torch.cat([a, a[-1:]]) for a in (h, r, drive, o, sent, target)
+        )
+    weight, bias = model.W[1].weight.detach(), model.W[1].bias.detach()
+    stiffness = weight[0]  # read by Newton's step only
+    if move.newton:
+        gaussian = type(model) is ConditionalGaussian
+        stiffness = weight.square().sum(0) if gaussian else torch.zeros_like(weight[0])
+    missing = -len(weight) % blocks.ROWS
+    rows = torch.cat([weight, weight.new_zeros(missing, weight.shape[1])]) if missing else weight
+    arrays = [a.numpy() for a in (h, r, drive, o, sent, target, rows, bias, stiffness)]
+    how = (*_functions(model), _rule(model, move), n_steps, model.state_is_noted())
+    _in_threads(partial(chain.relax, *arrays, *how), len(h))
+    for home, found in zip(homes, (h, r, o, sent), strict=True):
+        if home.data_ptr() != found.data_ptr():
+            home.copy_(found[:n])
+    torch.add(homes[-1], bias, out=model.buffers_of("drive")[2])
+    model.note_state()
+
+
+def _functions(model: Any) -> tuple[Any, Any]:
+    """φ of the hidden layer, and what a Hopfield network's output sends back."""
+    from eqprop.kernels import blocks, chain
+
+    f = blocks.F
     known = {
         Sigmoid: chain.Phi(blocks.SIGMOID, f(0), f(1), f(1)),
         Tanh: chain.Phi(blocks.TANH, f(1), f(0), f(1)),
         Identity: chain.Phi(blocks.IDENTITY, f(1), f(0), f(0)),
     }
+    hopfield = type(model) is RestrictedHopfield
+    return known[type(model.phi[1])], known[type(model.phi[2]) if hopfield else Identity]
+
+
+def _rule(model: Any, move: Move) -> Any:
+    from eqprop.kernels import blocks, chain
+
+    f, cost = blocks.F, model.nudging_cost()
     kinds = {SquaredError: chain.SQUARED_ERROR, CrossEntropy: chain.CROSS_ENTROPY}
-    model.constants(model.u)
-    h, o = (layer.contiguous() for layer in model.u[1:])
-    cost, output = model.nudging_cost(), type(model.phi[2]) if hopfield else Identity
-    target = o if cost is None else cost.target_for(o).contiguous()
-    rule = chain.Rule(
+    return chain.Rule(
         newton=move.newton,
         step=f(move.step),
         clip=f(move.clip),
-        hopfield=hopfield,
+        hopfield=type(model) is RestrictedHopfield,
         curvature=f(model.own_curvature),
         cost=chain.NO_COST if cost is None else kinds[type(cost)],
         beta=f(0.0 if cost is None else cost.beta),
     )
-    weight, bias = model.W[1].weight.detach(), model.W[1].bias.detach()
-    stiffness = weight[0]  # read by Newton's step only
-    if move.newton:
-        stiffness = torch.zeros_like(weight[0]) if hopfield else weight.square().sum(0)
-    missing = -len(weight) % blocks.ROWS
-    rows = torch.cat([weight, weight.new_zeros(missing, weight.shape[1])]) if missing else weight
-    drive, n = model.buffers_of("drive")[1].contiguous(), len(h)
-    if n % 2:  # the loop takes pairs
-        h, drive, o, target = (torch.cat([a, a[-1:]]) for a in (h, drive, o, target))
-    rate = model.buffers_of("r")[1] if n == len(h) else torch.empty_like(h)
-    output_drive = torch.empty_like(o)
-    tensors = (h, rate, drive, o, output_drive, target, rows, bias, stiffness)
-    arrays = [tensor.numpy() for tensor in tensors]
-    phis = known[type(model.phi[1])], known[output]
-    _in_threads(partial(chain.relax, *arrays, *phis, rule, n_steps), len(h))
-    homes = (*model.u[1:], model.buffers_of("r")[1], model.buffers_of("drive")[2])
-    for home, found in zip(homes, (h, o, rate, output_drive), strict=True):
-        if home.data_ptr() != found.data_ptr():
-            home.copy_(found[:n])
-    model.state_was_moved()
 
 
 def _in_threads(run: Callable[[int, int], None], n_samples: int) -> None:

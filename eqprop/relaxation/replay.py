@@ -40,6 +40,12 @@ class ReplayedSolver(Solver):
         """What the compiled loop has to do in a step, if it can."""
         return None
 
+    def feed_forward(self, model: EnergyBasedModel) -> None:
+        if self.compiled and fused.applies(model):
+            fused.feedforward(model)
+        else:
+            super().feed_forward(model)
+
     def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
         move = self.move() if self.compiled else None
         if move is not None and fused.applies(model):
