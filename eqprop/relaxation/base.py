@@ -85,8 +85,8 @@ class Solver(ABC):
 
     def initialise(self, model: EnergyBasedModel) -> bool:
         """Put the free phase's first state; returns whether it is the free equilibrium already."""
-        if self.feeds_forward(model):
-            self.feed_forward(model)
+        if self.feeds_forward(model) or self.init == "feedforward":
+            self.feed_forward(model)  # says so where the energy has no such pass
             return True
         init = self.default_init if self.init == "auto" else self.init
         if init == "normal":
