@@ -131,7 +131,7 @@ class Health:
 
 def _total(tensors: list[Tensor]) -> Tensor:
     """A norm of all of them, which is finite only if each number in them is."""
-    return torch.stack([torch.linalg.vector_norm(tensor).float() for tensor in tensors]).sum()
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).sum()
 
 
 def _residual_at_start(training: Training) -> float:

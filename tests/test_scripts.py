@@ -215,6 +215,21 @@ def test_an_unknown_experiment_is_one_line() -> None:
     assert "experiment=nonsense" in run("benchmark_epoch.py", "nonsense", status=2)
 
 
+# ---------------------------------------------------------------------- benchmark_survival.py
+
+
+def test_what_surviving_costs(tmp_path: Path) -> None:
+    small = ("dataset=digits", "model.hidden=[8]", "dynamics.n_relax=2", "trainer.log_every=2")
+    path, how = tmp_path / "survival.json", ("--epochs", 2, "--limit", 50)
+    experiments = ("gaussian_mnist", "hopfield_mnist")
+    run("benchmark_survival.py", *experiments, *how, "--override", *small, "--json", path)
+    results = json.loads(path.read_text())["results"]
+    assert tuple(result["experiment"] for result in results) == experiments
+    for result in results:
+        assert all(positive(result[which]) for which in ("with", "without", "ratio"))
+        assert result["epochs"] == 2
+
+
 # ---------------------------------------------------------------------- plot_runs.py
 
 

@@ -1,0 +1,145 @@
+"""What it costs an epoch that nothing is lost: the same training with and without all of that.
+
+    python scripts/benchmark_survival.py --data ../shared/data
+    python scripts/benchmark_survival.py hopfield_mnist_fast --limit 6000 --epochs 9
+
+With: every step is checked for numbers that are not finite and asks whether a signal has come,
+rows go to metrics.jsonl and status.json, and each epoch ends with a checkpoint on the disk.
+Without: none of it. Both train in turns, epoch by epoch, in one process; evaluation is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _timing import exit_cleanly, machine, natural, quartiles, write_json
+
+from eqprop.compose import compose, validate_composed
+from eqprop.hardware import calm_idle_threads
+
+if TYPE_CHECKING:
+    from eqprop.training import Training
+
+EXPERIMENTS = ("gaussian_mnist", "hopfield_mnist")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("experiments", nargs="*", default=EXPERIMENTS, help=f"default: {' '.join(EXPERIMENTS)}")
+    add("--data", default="data", help="folder of the data files (default: data)")
+    add("--epochs", type=natural, default=5, help="timed epochs of each (default: 5)")
+    add("--limit", type=natural, help="use fewer training samples")
+    add("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more for the configuration")
+    add("--json", metavar="PATH", help="write every number there")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def surviving(overrides: list[str], folder: Path) -> Iterator[Training]:
+    """A training whose record and checkpoints lie in ``folder``, as the command makes it."""
+    cfg = compose(overrides)
+    config = validate_composed(cfg)
+    from eqprop import assembly  # loads torch, which no mistake above should have to wait for
+    from eqprop.signals import Stop
+
+    (folder / "checkpoints").mkdir(parents=True)
+    training = assembly.build_training(cfg, config)
+    trackers = assembly.build_trackers(config, cfg, training)
+    run = assembly.run_info(config, cfg, folder, None)
+    assembly.attach_keeper(training, config, run, trackers, Stop())
+    with assembly.recording(trackers, run, training):
+        yield training
+
+
+def bare(overrides: list[str]) -> Training:
+    """The same training, which checks nothing and keeps nothing."""
+    from eqprop import assembly
+    from eqprop.health import Health
+
+    class Careless(Health):
+        def begin(self, training: Training) -> None: ...
+
+        def check(self, training: Training, estimate: Any) -> None: ...
+
+        def check_weights(self, training: Training) -> None: ...
+
+    cfg = compose(overrides)
+    training = assembly.build_training(cfg, validate_composed(cfg))
+    training.health = Careless()
+    return training
+
+
+def epoch_of(training: Training) -> Callable[[int], float]:
+    """Trains an epoch as ``Training.fit`` does, without evaluating; its seconds."""
+    from eqprop.training import Position
+
+    def epoch(number: int) -> float:
+        training.at = Position(number)
+        start = time.perf_counter()
+        training.note(training.train_epoch())
+        training.at = Position(number + 1)
+        training.keeper.after_epoch(training, improved=True)
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both kinds of epoch in turns; the first of each is not counted."""
+    overrides = [
+        *(f"experiment={name}", "tracking=none", "trainer.progress=false", "device=cpu"),
+        *(f"paths.data={args.data}", f"dataset.limit={args.limit or 'null'}"),
+        *(f"trainer.epochs={args.epochs + 2}", *args.override),
+    ]
+    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    with surviving(overrides, folder / name) as training:
+        turns = {"with": epoch_of(training), "without": epoch_of(bare(overrides))}
+        for number in range(1, args.epochs + 2):
+            pairs = list(turns.items())
+            for which, epoch in pairs if number % 2 else reversed(pairs):
+                taken = epoch(number)
+                if number > 1:
+                    seconds[which].append(taken)
+    ratios = [a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)]
+    spreads = {which: quartiles(values) for which, values in seconds.items()}
+    return {"experiment": name, "epochs": args.epochs, **spreads, "ratio": quartiles(ratios)}
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    from _report import console, table_of
+
+    headings = ("experiment", "with", "without", "ratio", "quartiles")
+    table = table_of("An epoch: seconds, medians", headings)
+    for result in results:
+        times = (f"{result[which]['median']:.2f}" for which in ("with", "without"))
+        ratio = result["ratio"]
+        spread = f"{ratio['q1']:.3f}–{ratio['q3']:.3f}"
+        table.add_row(result["experiment"], *times, f"{ratio['median']:.3f}", spread)
+    console().print(table)
+
+
+def main() -> None:
+    args = arguments()
+    calm_idle_threads()  # as a run does
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        folder = Path(temporary)
+        log = logging.FileHandler(folder / "run.log", encoding="utf-8")  # as Hydra would
+        logging.basicConfig(level=logging.INFO, handlers=[log])
+        stack.callback(log.close)
+        results = [compare(name, args, folder) for name in dict.fromkeys(args.experiments)]
+    show(results)
+    write_json(args.json, {"machine": machine(), "settings": vars(args), "results": results})
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
