@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import killed
 from PIL import Image
 from running import Ran, rows, train
-from test_resume import killed
 from tracked import records, summary_of
 
 from eqprop.data import Digits
@@ -84,17 +84,21 @@ def test_wandb_has_every_metric_with_the_numbers_of_metrics_jsonl(
         assert found[name] == pytest.approx(truth[name], rel=1e-12), name
 
 
-def test_wandb_knows_axes_and_extremes(ran: Ran, offline: list[dict[str, Any]]) -> None:
+def test_wandb_knows_the_axes(offline: list[dict[str, Any]]) -> None:
     metrics = {r["metric"]["name"]: r["metric"] for r in offline if r["type"] == "metric"}
     axes = {name.replace("\\.", "."): m.get("step_metric") for name, m in metrics.items()}
     for name in NAMES:
         of_epoch = name.startswith(("accuracy", "time", "throughput")) or name == "energy/test"
         assert axes[name] == ("epoch" if of_epoch else "step"), name
-    summary = summary_of(wandb_files(ran)[0])["summary"]
-    for name in NAMES:
-        values = list(expected(ran)[name].values())
-        extremes = {"min": min(values), "max": max(values), "last": values[-1]}
-        assert summary[name] == pytest.approx(extremes, rel=1e-12), name
+
+
+def test_wandb_knows_the_extremes_of_the_whole_run(ran: Ran, resumed: Ran) -> None:
+    for run in (ran, resumed):
+        summary = summary_of(wandb_files(run)[-1])["summary"]
+        for name in NAMES:
+            values = list(expected(run)[name].values())
+            extremes = {"min": min(values), "max": max(values), "last": values[-1]}
+            assert summary[name] == pytest.approx(extremes, rel=1e-12), name
 
 
 def test_wandb_has_the_media(ran: Ran, offline: list[dict[str, Any]]) -> None:
@@ -104,21 +108,19 @@ def test_wandb_has_the_media(ran: Ran, offline: list[dict[str, Any]]) -> None:
         for name, table in summary_of(wandb_files(ran)[0])["summary"].items()
         if isinstance(table, dict) and table.get("_type") == "table-file"
     }
-    confusion = {
-        (int(a), int(b)): n for a, b, n in tables["Custom Chart Tables/confusion/test_table"]
-    }
+    confusion = {(int(a), int(b)): n for a, b, n in tables["zoom/confusion/test_table"]}
     evaluation = json.loads((ran.cwd / "outputs" / "a" / "evaluation.json").read_text())
     assert confusion == {
         (i, j): n for i, counts in enumerate(evaluation["confusion"]) for j, n in enumerate(counts)
     }
     right = np.trace(evaluation["confusion"]) / np.sum(evaluation["confusion"])
     assert right == pytest.approx(expected(ran)["accuracy/test"][39])
-    worst = [(row[1], int(row[2]), int(row[3])) for row in tables["mistakes/test"]]
+    worst = [(row[1], int(row[2]), int(row[3])) for row in tables["zoom/mistakes/test"]]
     assert worst == [(m["index"], m["target"], m["predicted"]) for m in evaluation["mistakes"]]
     curves = [json.loads(x) for x in (ran.cwd / "outputs/a/curves.jsonl").read_text().splitlines()]
     for phase in ("free", "nudged"):
         lines: dict[str, list[float]] = {}
-        for step, key, value in tables[f"Custom Chart Tables/curves/{phase}_table"]:
+        for step, key, value in tables[f"zoom/curves/{phase}_table"]:
             assert step == len(lines.setdefault(key, []))
             lines[key].append(value)
         assert lines == {f"epoch {c['epoch']}": c["energy"] for c in curves if c["phase"] == phase}
@@ -132,7 +134,7 @@ def test_wandb_has_the_pictures_of_the_mistakes(offline: list[dict[str, Any]]) -
         if r["type"] == "artifact" and "mistakestest" in r["artifact"]["name"]
     )
     files = {c["path"]: Path(c["local_path"]) for c in artifact["manifest"]["contents"]}
-    data = json.loads(files["mistakes/test.table.json"].read_text())["data"]
+    data = json.loads(files["zoom/mistakes/test.table.json"].read_text())["data"]
     samples = Digits(root="data", batch_size=100).load("cpu").test.x
     assert len(data) == 25
     for picture, index, *_ in data:

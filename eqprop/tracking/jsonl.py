@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from eqprop.errors import RunError
 from eqprop.tracking.base import RunInfo, State, Tracker
+
+METRICS = "metrics.jsonl"
 
 
 class JsonlTracker(Tracker):
@@ -28,7 +31,7 @@ class JsonlTracker(Tracker):
 
     def start(self, run: RunInfo) -> None:
         """Open the file for appending."""
-        self._path = run.folder / "metrics.jsonl"
+        self._path = run.folder / METRICS
         try:
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
@@ -78,6 +81,19 @@ class JsonlTracker(Tracker):
             f"cannot write {self._path}: {error.strerror or error}; free the disk or set "
             "paths.outputs to a folder that can be written"
         )
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of the metrics file in ``folder`` that are whole and have a step, oldest first.
+
+    A number that was not finite is None.
+    """
+    with suppress(FileNotFoundError), open(folder / METRICS, encoding="utf-8") as file:
+        for line in file:
+            with suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    yield row
 
 
 def _strict(value: Any) -> Any:

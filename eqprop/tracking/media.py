@@ -13,6 +13,11 @@ from eqprop.tracking.items import CheckpointFile, ConfusionMatrix, Curve, Mistak
 AXES = ("step", "epoch")
 OF_EPOCHS = ("accuracy/", "time/", "throughput/", "energy/test")
 """How the names of the metrics begin that there is one of an epoch."""
+SECTION = "zoom"
+"""Where charts and tables are shown: behind the metrics, whose sections come by the alphabet.
+
+A terminal dashboard draws the number of a table's rows, and whatever numbers it has, as metrics.
+"""
 
 
 def define_metric(run: Any, name: str) -> None:
@@ -35,7 +40,6 @@ def curves_chart(wandb: Any, curves: Sequence[Curve]) -> Any:
         keys=[f"epoch {curve.epoch}" for curve in curves],
         title=f"Energy in the {curves[0].phase} phase",
         xname="relaxation step",
-        split_table=True,
     )
 
 
@@ -52,7 +56,6 @@ def confusion_chart(wandb: Any, matrix: ConfusionMatrix) -> Any:
         wandb.Table(columns=columns, data=cells),
         {name: name for name in columns},
         {"title": "Confusion matrix"},
-        split_table=True,
     )
 
 

@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from eqprop.redact import redact
 Mode = Literal["offline", "online"]
 INIT_TIMEOUT = 30.0  # seconds that an online start may take
 FINISH_TIMEOUT = 60.0  # seconds that the end of an online run waits for its upload
+GRACE = 5.0  # seconds more for W&B to notice by itself that this time is over
 
 
 def settings(wandb: Any, mode: Mode) -> Any:
@@ -32,12 +34,64 @@ def settings(wandb: Any, mode: Mode) -> Any:
         console="off",
         init_timeout=INIT_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
         x_transaction_log_flush_interval=1,
         disable_code=True,
         disable_git=git is None,
         git_commit=git["commit"] if git else None,
         git_remote_url=git["remote"] if git else None,
     )
+
+
+def stop_asking(run: Any) -> None:
+    """Let an online run log tables and checkpoints without a word with the server in between.
+
+    W&B would check the login before the first one, and before each that its name is not taken by
+    another type of artifact: training waits for that, and with a server that has gone, for minutes.
+    """
+    run._public_api()  # checks the login now, and is kept
+    run._assert_can_log_artifact = lambda artifact: None
+
+
+def stop_watching(run: Any) -> None:
+    """End the thread that asks the service how its network is: it would die of its end, loudly."""
+    checker = getattr(run, "_run_status_checker", None)
+    if checker is not None:
+        checker.stop()
+
+
+def within(seconds: float, call: Callable[[], object]) -> None:
+    """Do ``call``, but wait no longer than that for it; time that the process is stopped is free.
+
+    Raises:
+        TimeoutError: if it has not returned by then; it goes on in a thread of its own.
+    """
+    raised: list[BaseException] = []
+
+    def keeping() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=keeping, daemon=True)
+    thread.start()
+    for _ in range(round(seconds)):
+        thread.join(1.0)
+    if thread.is_alive():
+        raise TimeoutError
+    if raised:
+        raise raised[0]
+
+
+def end_service() -> None:
+    """Kill W&B's service process, which may wait for a server for hours; its files are written."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name().startswith("wandb-core"):
+                child.kill()
 
 
 def has_login(found: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from eqprop.errors import ConfigError
 from eqprop.suggest import flatten
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
+from eqprop.tracking.jsonl import read_rows
 from eqprop.tracking.local import read_curves
 
 MISSING = 'TensorBoard is not installed; pip install "eqprop[tensorboard]"'
@@ -58,7 +59,7 @@ class TensorboardTracker(Tracker):
         text = json.dumps(self._config, indent=4)
         self._file.text("configuration", _indented(text), 0, min(times.values(), default=None))
         if run.resumed:
-            for row in _rows(run.folder):
+            for row in read_rows(run.folder):
                 self._log(row, times.get(int(row["step"])))
             for curve in read_curves(run.folder):
                 self._curve(curve)
@@ -133,16 +134,6 @@ class TensorboardTracker(Tracker):
             for m in item.worst
         ]
         self._file.text(name, _table(header, lines), step)
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the metrics file that are whole and have a step."""
-    with suppress(FileNotFoundError), open(folder / "metrics.jsonl", encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    yield row
 
 
 def _table(header: list[str], lines: list[list[Any]]) -> str:

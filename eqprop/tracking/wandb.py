@@ -20,7 +20,9 @@ from eqprop.redact import redact
 from eqprop.tracking import media, session
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.connection import why_offline
+from eqprop.tracking.history import History
 from eqprop.tracking.items import CheckpointFile, ConfusionMatrix, Curve, Mistakes
+from eqprop.tracking.jsonl import read_rows
 from eqprop.tracking.local import read_curves
 from eqprop.tracking.session import Mode
 
@@ -43,18 +45,14 @@ class WandbTracker(Tracker):
         self.mode: Mode = mode
         self.checkpoints = checkpoints
         self._curves: list[Curve] = []
-        self._defined: set[str] = set()
         self._run: Any = None
+        self._history: Any = None
         self._page: str | None = None
         self._outputs: Path | None = None
-        self._step = 0
-        self._known = 0
 
     def start(self, run: RunInfo) -> None:
         """Open the run in W&B; an earlier one left open in this process is given up first."""
         self._outputs = run.outputs.absolute()
-        self._step = self._known = 0
-        self._defined = set()
         (self._outputs / "wandb").mkdir(parents=True, exist_ok=True)
         self._curves = list(read_curves(run.folder)) if run.resumed else []
         with session.environment(keep=self.mode == "online"):
@@ -65,32 +63,30 @@ class WandbTracker(Tracker):
             mode = self._reachable_mode()
             try:
                 self._run = self._open(run, mode)
+                if mode == "online":
+                    session.stop_asking(self._run)
             except Exception as error:
                 if mode == "online":
                     self._warn_offline(one_line(f"{type(error).__name__}: {error}"))
                 # a session whose service has died, or whose login failed, starts nothing any more
                 self.abandon()
                 self._run = self._open(run, "offline")
-            if run.resumed and self._run.resumed:
-                self._known = int(self._run.step)
             self._page = None if self._run.offline else self._run.url
             command = shlex.join(sys.argv)  # its secrets are masked within
             self._run.summary.update({"command": command, "eqprop": __version__})
+            if self._page:
+                log.info("W&B: %s", self._page)
+        self._history = History(self._run)
+        if run.resumed:
+            self._history.resume(read_rows(run.folder), online=self._page is not None)
 
     def log(self, row: Mapping[str, float | int]) -> None:
         """Record ``row`` at its ``step``; rows of the same step are merged."""
-        if int(row.get("step", self._step)) < self._known:
-            return  # the server has it from before the run was interrupted
-        # W&B drops a row whose step goes back: it joins the present step instead
-        self._step = max(self._step, int(row.get("step", self._step)))
-        for name in [name for name in row if name not in self._defined]:
-            media.define_metric(self._run, name)
-            self._defined.add(name)
-        self._run.log(dict(row), step=self._step)
+        self._history.log(row)
 
     def show(self, name: str, item: object, step: int) -> None:
         """Record a chart, a table with pictures or a checkpoint, whatever it is."""
-        if step < self._known and not isinstance(item, CheckpointFile):
+        if self._history.has(step) and not isinstance(item, CheckpointFile):
             return
         import wandb
 
@@ -111,29 +107,41 @@ class WandbTracker(Tracker):
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Write the summary and close the run as finished or failed."""
-        run, self._run = self._run, None
+        run = self._run
         if run is None:  # interrupted before it had begun
             return
-        # the last row is still pending, and would overwrite the summary when it is committed
-        run.log({}, step=self._step, commit=True)
-        run.summary.update(dict(summary))
-        run.finish(exit_code=_EXIT_CODES[state])
+        folder, self._run = _near(self._folder()), None
+        run.summary.update({**self._history.close(), **summary})
+        # W&B's own limit begins only when its service comes to the end of what it has to send
+        limit = session.FINISH_TIMEOUT + session.GRACE
+        try:
+            session.within(limit, lambda: run.finish(exit_code=_EXIT_CODES[state]))
+        except TimeoutError:
+            session.end_service()
+            self.abandon()
+            log.warning(
+                "W&B: %s has not taken everything within %g s; send the rest with: %s",
+                *(self._page or folder, session.FINISH_TIMEOUT),
+                shlex.join(["wandb", "sync", "--no-skip-online", str(folder)]),
+            )
 
     def abandon(self) -> None:
         """Give W&B's session up, so that neither this process's end nor the next run meets it."""
-        self._run = None
+        run, self._run = self._run, None
         import wandb
 
-        with contextlib.suppress(Exception):
-            wandb.teardown(exit_code=1)
+        with contextlib.suppress(Exception, SystemExit):  # W&B exits where its service has died
+            session.stop_watching(run)
+            try:
+                session.within(session.FINISH_TIMEOUT, lambda: wandb.teardown(exit_code=1))
+            except TimeoutError:
+                session.end_service()
 
     def location(self) -> str | None:
         """The command that shows all runs in the terminal, and the run's page if it has one."""
         if self._outputs is None:
             return None
-        folder = self._outputs / "wandb"
-        with contextlib.suppress(ValueError):
-            folder = folder.relative_to(Path.cwd())
+        folder = _near(self._outputs / "wandb")
         command = f"wandb leet {shlex.quote(str(folder))}"
         return f"{command}, or {self._page}" if self._page else command
 
@@ -142,9 +150,8 @@ class WandbTracker(Tracker):
         return Path(self._run.dir).parent
 
     def _media(self, name: str, thing: Any, step: int) -> None:
-        self._step = max(self._step, step)
         try:
-            self._run.log({name: thing}, step=self._step)
+            self._history.show(f"{media.SECTION}/{name}", thing, step)
         finally:
             media.tidy(thing)
 
@@ -175,7 +182,7 @@ class WandbTracker(Tracker):
         in_sweep = mode == "online" and "WANDB_SWEEP_ID" in os.environ
         return wandb.init(
             id=None if in_sweep else session.identifier(run.id),
-            resume="allow" if run.resumed and mode == "online" else None,
+            resume=None if in_sweep or mode == "offline" else "allow" if run.resumed else "never",
             name=run.name[:128],
             project=None if in_sweep else run.project,
             entity=None if in_sweep else run.entity,
@@ -186,3 +193,10 @@ class WandbTracker(Tracker):
             dir=str(self._outputs),
             settings=session.settings(wandb, mode),
         )
+
+
+def _near(path: Path) -> Path:
+    """``path`` as it is seen from the working directory, if it lies in that."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
