@@ -12,7 +12,7 @@ from _figure import BLUE, COLOURS, GREY, INK, RED, pyplot, save
 from eqprop.files import one_line
 from eqprop.report import curves
 from eqprop.report.evaluation import evaluation_of
-from eqprop.report.payload import best_first
+from eqprop.report.payload import best_first, own_overrides
 from eqprop.report.points import Point, points_of
 from eqprop.report.reading import Run
 from eqprop.report.tolerant import readable
@@ -157,21 +157,23 @@ def _confusion(plt: Any, runs: Sequence[Run]) -> Any:
 
 
 def _failures(plt: Any, runs: Sequence[Run]) -> Any:
-    """Which runs failed and why, as text; of many the first."""
-    failed = [run for run in runs if run.failure is not None]
+    """Which runs failed, with what, and why, as text; of many the first."""
+    words = own_overrides(runs)
+    failed = [i for i, run in enumerate(runs) if run.failure is not None]
     if not failed:
         return None
-    lines = [
-        f"{run.state}  {run.folder.name}\n" + fill(one_line(run.failure), 110)
-        for run in failed[:_FAILURES]
-    ]
+    lines = []
+    for i in failed[:_FAILURES]:
+        heads = f"{runs[i].state}  {runs[i].folder.name}  {words[i]}", runs[i].failure
+        lines += [*(fill(one_line(readable(str(text))), 120) for text in heads), ""]
     if len(failed) > _FAILURES:
         lines.append(f"and {len(failed) - _FAILURES} more")
-    text = "\n\n".join(lines)
-    figure = plt.figure(figsize=(9, 0.2 * text.count("\n") + 0.9))
-    figure.text(0.02, 0.98, f"What failed ({len(failed)} of {len(runs)})", va="top", weight="bold")
-    top = 1 - 0.5 / figure.get_figheight()
-    figure.text(0.02, top, _plain(readable(text)), va="top", color=INK, size=9, linespacing=1.3)
+    text = "\n".join(lines)
+    height = 0.175 * text.count("\n") + 0.6
+    figure = plt.figure(figsize=(9, height))
+    title = f"What failed ({len(failed)} of {len(runs)})"
+    figure.text(0.02, 1 - 0.1 / height, title, va="top", weight="bold")
+    figure.text(0.02, 1 - 0.45 / height, _plain(text), va="top", color=INK, size=9, linespacing=1.3)
     return figure
 
 

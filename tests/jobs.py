@@ -17,7 +17,7 @@ from eqprop.record import RunFolder
 from eqprop.signals import listening
 
 words = dict(word.split("=", 1) for word in sys.argv[1:])
-how, folder = words["how"], Path(words["hydra.run.dir"])
+how, folder = words.get("how", os.environ.get("HOW")), Path(words["hydra.run.dir"].strip('"'))
 print("this is", how, flush=True)
 if how == "mistake":
     print("error: optimizer.lr=x: must be a finite number > 0", file=sys.stderr)
@@ -27,6 +27,7 @@ if how == "early":
 tries = folder / "tries"
 with tries.open("a") as file:
     file.write(f"{os.getpid()} {words.get('resume')}\\n")
+(folder / "sees").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "everything"))
 try:
     with listening() as stop, RunFolder.claim(folder, resume="resume" in words) as run:
         if how == "deaf":
@@ -67,6 +68,10 @@ if how == "late":
 """
 
 
+MIXED = ["fine"] * 6 + ["kill", "segfault", "exit0", "nan", "deaf", "raise"]
+"""How twelve jobs end of which half go wrong."""
+
+
 def program(folder: Path) -> tuple[str, ...]:
     """The words that start a job which misbehaves as its override ``how`` says."""
     script = folder / "job.py"
@@ -101,6 +106,30 @@ def drive(launcher: JobLauncher, jobs: Sequence[Job], timeout: float = 120.0) ->
                 running.remove(handle)
         time.sleep(0.02)
     return ended
+
+
+def tries(folder: Path) -> list[str]:
+    """What each of the processes of the job in ``folder`` was told about ``resume``."""
+    return [line.split()[1] for line in (folder / "tries").read_text().splitlines()]
+
+
+def hung_below(folder: Path, count: int) -> list[Path]:
+    """The folders of so many jobs of a sweep, once they hang."""
+    until(lambda: len([*folder.glob("*/hangs")]) == count)
+    return [path.parent for path in folder.glob("*/hangs")]
+
+
+def pid_of(folder: Path) -> int:
+    """The first process of the job in ``folder``, once it is there."""
+    until(lambda: (folder / "tries").exists() and (folder / "tries").read_text().endswith("\n"))
+    return int((folder / "tries").read_text().split()[0])
+
+
+def hanging(launcher: JobLauncher, one: Job) -> Handle:
+    """Start a job and wait until it hangs."""
+    handle = launcher.start(one)
+    until((one.folder / "hangs").exists)
+    return handle
 
 
 def until(condition: Any, timeout: float = 30.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_no_secret_stays_in_the_console(tmp_path: Path, monkeypatch: pytest.Monk
     one = job(tmp_path, 0, "fine")
     wait(LocalLauncher(terms, 1).start(one))
     assert (one.folder / "console.log").read_text() == "it is ***\n"
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job can neither print nor record why it ends."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=0))
+    outcome = wait(launcher(tmp_path).start(job(tmp_path, 0, "_exit7")))
+    assert outcome.reason == "exit status 7; its disk is full"
 
 
 SWEEPER = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from jobs import drive, ends, job, program, until, wait
+from jobs import MIXED, drive, ends, job, pid_of, program, until, wait
 from running import ROOT
 
 from eqprop.sweep.job import Handle
@@ -29,25 +29,21 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Joblib
 def worker_of(handle: Handle) -> int:
     """The process that watches over a job."""
     until((handle.job.folder / "hangs").exists)
-    pid = int((handle.job.folder / "tries").read_text().split()[0])
-    parent = psutil.Process(pid).ppid()
+    parent = psutil.Process(pid_of(handle.job.folder)).ppid()
     assert parent != os.getpid()
     return parent
 
 
 def test_twelve_jobs_of_which_some_go_wrong(launcher: JoblibLauncher, tmp_path: Path) -> None:
-    hows = ["fine"] * 6 + ["kill", "segfault", "exit0", "nan", "deaf", "raise"]
-    ended = drive(launcher, [job(tmp_path, number, how) for number, how in enumerate(hows)])
-    ends(ended, hows, timeout=4)
+    ended = drive(launcher, [job(tmp_path, number, how) for number, how in enumerate(MIXED)])
+    ends(ended, MIXED, timeout=4)
 
 
 def test_a_killed_worker_costs_nobody_anything(launcher: JoblibLauncher, tmp_path: Path) -> None:
     """Its own job goes on without it, and the next one gets a new worker."""
     orphan = launcher.start(job(tmp_path, 0, "fine", "wait=2"))
     other = launcher.start(job(tmp_path, 1, "fine", "wait=1"))
-    until((orphan.job.folder / "tries").exists)
-    pid = int((orphan.job.folder / "tries").read_text().split()[0])
-    os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+    os.kill(psutil.Process(pid_of(orphan.job.folder)).ppid(), signal.SIGKILL)
     assert wait(other).state == "done"
     outcome = wait(orphan)
     assert (outcome.state, outcome.objective) == ("done", 0.25)
@@ -58,7 +54,7 @@ def test_a_job_that_dies_with_its_worker(launcher: JoblibLauncher, tmp_path: Pat
     handle = launcher.start(job(tmp_path, 0, "hang"))
     worker = worker_of(handle)
     os.kill(worker, signal.SIGSTOP)  # it must not see how the job ends
-    os.kill(int((handle.job.folder / "tries").read_text().split()[0]), signal.SIGKILL)
+    os.kill(pid_of(handle.job.folder), signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     outcome = wait(handle)
     assert outcome.state == "failed"
@@ -77,8 +73,6 @@ def test_stop(launcher: JoblibLauncher, tmp_path: Path) -> None:
 
 def test_workers_do_not_hear_ctrl_c(launcher: JoblibLauncher, tmp_path: Path) -> None:
     handle = launcher.start(job(tmp_path, 0, "fine", "wait=1"))
-    until((handle.job.folder / "tries").exists)
-    pid = int((handle.job.folder / "tries").read_text().split()[0])
-    os.kill(psutil.Process(pid).ppid(), signal.SIGINT)
+    os.kill(psutil.Process(pid_of(handle.job.folder)).ppid(), signal.SIGINT)
     assert wait(handle).state == "done"
     assert "joblib" in sys.modules

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from jobs import drive, ends, job, program, until, wait
+from jobs import MIXED, drive, ends, job, pid_of, program, until, wait
 from running import ROOT
 
 from eqprop.sweep.order import Terms
@@ -36,15 +36,9 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         made.close()
 
 
-def pid_of(folder: Path) -> int:
-    until((folder / "tries").exists)
-    return int((folder / "tries").read_text().split()[0])
-
-
 def test_twelve_jobs_of_which_some_go_wrong(launcher: Any, tmp_path: Path) -> None:
-    hows = ["fine"] * 6 + ["kill", "segfault", "exit0", "nan", "deaf", "raise"]
-    ended = drive(launcher, [job(tmp_path, number, how) for number, how in enumerate(hows)])
-    ends(ended, hows, TIMEOUT)
+    ended = drive(launcher, [job(tmp_path, number, how) for number, how in enumerate(MIXED)])
+    ends(ended, MIXED, TIMEOUT)
 
 
 def test_a_killed_worker_costs_its_own_job_at_most(launcher: Any, tmp_path: Path) -> None:

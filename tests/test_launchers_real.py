@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import QUICK, ROOT, status, train
+from clusters import a_slurm
+from running import QUICK, status, train
 
 pytestmark = pytest.mark.slow
-SLURM = ROOT / "tests" / "slurm.sh"
 EXTRA = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 TIMEOUT = 600.0  # seconds
 
@@ -24,14 +20,8 @@ def slurm(launcher: str) -> Iterator[dict[str, str]]:
     if launcher != "submitit_slurm":
         yield {}
         return
-    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
-    started = subprocess.run([SLURM, "start", folder], capture_output=True, text=True, check=False)
-    if started.returncode != 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"no Slurm on this machine: {started.stderr.strip()}")
-    yield {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": os.environ["PATH"] + ":/usr/bin"}
-    subprocess.run([SLURM, "stop", folder], check=True, stdin=subprocess.DEVNULL)
-    shutil.rmtree(folder, ignore_errors=True)
+    with a_slurm() as variables:
+        yield variables
 
 
 @pytest.mark.parametrize("launcher", ["basic", *EXTRA, "ray"])

@@ -30,7 +30,7 @@ def test_a_page_and_its_figures(tmp_path: Path) -> None:
     made = tmp_path / "report"
     names = {path.name for path in made.iterdir()}
     assert names == {"index.html"} | {
-        f"{name}.png" for name in ("curves", "parameters", "relaxation", "confusion")
+        f"{name}.png" for name in ("curves", "parameters", "relaxation", "confusion", "failures")
     }
     for path in made.glob("*.png"):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -15,6 +15,7 @@ from eqprop.errors import UserError
 from eqprop.lock import take_lock
 from eqprop.report import curves
 from eqprop.report.finding import find_runs
+from eqprop.report.payload import own_overrides
 from eqprop.report.points import differing, points_of
 from eqprop.report.reading import Run, read_run
 from eqprop.report.tolerant import flatten, parse_yaml
@@ -233,3 +234,11 @@ def test_relaxations_that_are_strange_are_left_out(tmp_path: Path) -> None:
     (found,) = curves.relaxations(read_run(tmp_path))
     assert found["energy"] == [[0, 1, 2], [3, None, 1]]
     json.dumps(found, allow_nan=False)
+
+
+def test_what_all_runs_have_is_left_out_though_one_never_began() -> None:
+    """Of a job that was refused, the sweep's record has only what varies."""
+    words = (["a=1", "lr=1"], ["a=1", "lr=2"])
+    runs = [Run(Path(str(i)), overrides=given, composed=True) for i, given in enumerate(words)]
+    refused = Run(Path("3"), overrides=["lr=x"])
+    assert own_overrides([*runs, refused]) == ["lr=1", "lr=2", "lr=x"]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from searching import FakeLauncher, lines, planned, run, smooth
+from searching import FakeLauncher, lines, planned, record, run, smooth
 
 from eqprop.errors import ConfigError
 
@@ -105,6 +105,14 @@ def test_all_repeats_of_a_cell_are_run(tmp_path: Path) -> None:
 def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.sweep\.subdir"):
         run(planned(tmp_path, LR, "hydra.sweep.subdir=same"), FakeLauncher())
+
+
+def test_a_folder_that_holds_another_run_is_left_alone(tmp_path: Path) -> None:
+    record(tmp_path / "1-mine", state="done")
+    launcher = FakeLauncher()
+    with pytest.raises(ConfigError, match=f"{tmp_path / '1-mine'} holds the record of another run"):
+        run(planned(tmp_path, LR, "hydra.sweep.subdir=${hydra.job.num}-mine"), launcher)
+    assert "1-mine" not in [job.folder.name for job in launcher.started]
 
 
 def test_a_folder_by_the_overrides(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from searching import FakeLauncher, lines, planned, record, run, smooth
 from test_sweep_search import trials
 
-from eqprop.errors import ConfigError
+from eqprop.errors import ConfigError, RunError
 from eqprop.sweep.book import Book
 from eqprop.sweep.plan import Plan
 
@@ -27,7 +28,8 @@ class Killed(BaseException):
 class Knife:
     """Kills at the n-th write to the disk: behind it, or in the middle of its line."""
 
-    def __init__(self, moment: int, tears: bool) -> None:
+    def __init__(self, moment: int, tears: bool, how: BaseException | None = None) -> None:
+        self.how = how or Killed()
         self.moment = moment
         self.tears = tears
         self.writes = 0
@@ -37,7 +39,7 @@ class Knife:
         if self.writes == self.moment:
             if self.tears:
                 os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - 7))
-            raise Killed
+            raise self.how
 
 
 def survived(asked: Plan, knife: Knife) -> FakeLauncher:
@@ -155,5 +157,27 @@ def test_a_record_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
     asked = planned(tmp_path, "sweep=tpe", "sweep.n_trials=1")
     run(asked, FakeLauncher())
     (tmp_path / name).write_text("[1, 2\nnonsense\n")
-    with pytest.raises(ConfigError, match=f"{name} cannot be read"):
+    line = ", line 1," if name == "results.jsonl" else ""
+    with pytest.raises(ConfigError, match=f"{name}{line} cannot be read"):
         run(asked, FakeLauncher())
+
+
+@pytest.mark.parametrize(("words", "moment"), [(SEARCH, 24), (GRID, 12)], ids=["search", "grid"])
+def test_a_disk_that_fills_ends_it_in_one_line_and_it_goes_on(
+    words: Any, moment: int, tmp_path: Path
+) -> None:
+    """Whatever it could not write, the results that it had are there, and exit status 1."""
+    asked = planned(tmp_path, *words)
+    launcher = FakeLauncher()
+    full = Knife(moment, True, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    argv = patch("sys.argv", ["train.py", "-m"])
+    with argv, patch("os.fsync", full), pytest.raises(RunError) as stopped:
+        run(asked, launcher)
+    line = str(stopped.value)
+    assert line.startswith(f"cannot write the sweep's record in {tmp_path}: No space left on dev")
+    assert f"go on with: python train.py -m hydra.sweep.dir={os.path.relpath(tmp_path)}" in line
+    assert stopped.value.exit_code == 1
+    assert "\n" not in line
+    assert 0 < len(launcher.started) < 4
+    assert run(asked, launcher).exit_code == 0
+    assert len(set(points(launcher))) == 4

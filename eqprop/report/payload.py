@@ -76,7 +76,8 @@ def name_of(run: Run, top: Path) -> str:
 
 def own_overrides(runs: Sequence[Run]) -> list[str]:
     """Of each run, the overrides that not all runs have."""
-    with_some = [set(run.overrides) for run in runs if run.overrides]
+    # of a job that never began only what varies is recorded
+    with_some = [set(run.overrides) for run in runs if run.overrides and run.composed]
     common = set.intersection(*with_some) if len(with_some) > 1 else set()
     return [" ".join(word for word in run.overrides if word not in common) for run in runs]
 

@@ -145,11 +145,11 @@ class Book:
         path = self.folder / RESULTS
         cut_torn_line(path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        try:
-            for line in map(json.loads, lines):
-                self._take(line)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._unreadable(RESULTS) from error
+        for number, line in enumerate(lines, 1):
+            try:
+                self._take(json.loads(line))
+            except (ValueError, TypeError, KeyError) as error:
+                raise self._unreadable(f"{RESULTS}, line {number},") from error
         sync_folder(self.folder)
 
     def _unreadable(self, name: str) -> ConfigError:

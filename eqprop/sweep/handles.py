@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 
 from eqprop.files import one_line
 from eqprop.lock import is_alive, read_status
-from eqprop.sweep import console_log, marks
+from eqprop.sweep import gpus, marks
 from eqprop.sweep.job import Handle, Job, Outcome
-from eqprop.sweep.order import Order
-from eqprop.sweep.outcome import STOPPED, End, hung, judge
+from eqprop.sweep.limits import Limited
+from eqprop.sweep.order import Order, Terms
+from eqprop.sweep.outcome import STOPPED, End
 
 
 class Ended:
@@ -38,10 +41,8 @@ def not_started(job: Job, why: object) -> Ended:
     return Ended(Outcome(job, "failed", None, reason, None, 0.0))
 
 
-class Adopted:
+class Adopted(Limited):
     """A job that another process started and that still runs: nobody will see its exit status.
-
-    On this machine it is held to the limits of its order as if it were ours.
 
     Args:
         order: the job.
@@ -49,50 +50,17 @@ class Adopted:
     """
 
     def __init__(self, order: Order, lost: str | None = None) -> None:
-        self.job: Job = order.job
-        self.order = order
         self._lost = lost or End.lost
-        self._pid = _pid(self.job)
-        self._start = float(marks.owner(self.job.folder).get("start") or time.time())
-        self._asked: float | None = None
-        self._hung: str | None = None
-        self._stopped: str | None = None
-        self._outcome: Outcome | None = None
+        self._pid = _pid(order.job)
+        now = time.time()
+        began = float(marks.owner(order.job.folder).get("start") or now)
+        super().__init__(order, age=max(0.0, now - began))
 
-    def poll(self) -> Outcome | None:
-        """Return how it ended, as its folder says; None while it runs."""
-        if self._outcome is None:
-            if is_running(self.job):
-                console_log.trim(self.job.folder)
-                self._keep_limits()
-            else:
-                self._outcome = self._end()
-        return self._outcome
-
-    def stop(self) -> None:
-        """Ask it to save and end; ``poll`` kills it when the time for that is over."""
-        if self._asked is None:
-            self._stopped = STOPPED
-            self._ask(signal.SIGTERM)
-
-    def preempt(self) -> None:
-        """The same, of a job that is to go on later."""
-        if self._asked is None:
-            self._stopped = "preempted"
-            self._ask(signal.SIGUSR2)
-
-    def _ask(self, number: int) -> None:
-        self._asked = time.time()
-        self._send(number)
-
-    def _keep_limits(self) -> None:
-        self._pid = _pid(self.job) or self._pid
-        now, limit = time.time(), self.order.timeout
-        if self._asked is None and limit is not None and now - self._start > limit:
-            self._hung = hung(limit)
-            self._ask(signal.SIGTERM)
-        elif self._asked is not None and now - self._asked > self.order.grace:
-            self._send(signal.SIGKILL)
+    def _end(self) -> End | None:
+        if is_running(self.job):
+            self._pid = _pid(self.job) or self._pid
+            return None
+        return End(None, self.seconds, self._pid, self._hung, self._stopped, self._lost)
 
     def _send(self, number: int) -> None:
         pid = marks.local_pid(self.job.folder)
@@ -105,12 +73,6 @@ class Adopted:
                 os.killpg(pid, number)  # it leads its session
             else:
                 os.kill(pid, number)
-
-    def _end(self) -> Outcome:
-        console_log.close(self.job.folder)
-        seconds = time.time() - self._start
-        end = End(None, seconds, self._pid, self._hung, self._stopped, self._lost)
-        return judge(self.job, end)
 
 
 class Delegated:
@@ -170,6 +132,17 @@ class Held:
 
     def __init__(self) -> None:
         self._handles: list[Handle] = []
+        self._gpus: dict[int, str] = {}
+
+    def order(self, terms: Terms, job: Job) -> Order:
+        """The order for a job; where GPUs are divided, it sees the one that is least in use."""
+        order = terms.order(job)
+        if not terms.gpus:
+            return order
+        running = [handle.job.number for handle in self._handles if handle.poll() is None]
+        used = Counter(self._gpus[number] for number in running if number in self._gpus)
+        gpu = self._gpus[job.number] = min(terms.gpus, key=lambda name: used[name])
+        return replace(order, env={**order.env, gpus.VISIBLE: gpu})
 
     def keep(self, handle: Handle) -> Handle:
         """Hold one more; returns it."""

@@ -36,7 +36,7 @@ class JoblibLauncher:
 
     def start(self, job: Job) -> Handle:
         """Hand a job to a free worker, or take over the process of it that still runs."""
-        order = self.terms.order(job)
+        order = self._held.order(self.terms, job)
         if is_running(job):
             return Adopted(order)
         marks.forget_stop(job.folder)

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from eqprop.errors import ConfigError
-from eqprop.sweep.book import Book, Line
+from eqprop.sweep.book import ELSEWHERE, Book, Line
 from eqprop.sweep.job import Job
 from eqprop.sweep.plan import Plan
 from eqprop.sweep.points import Point
@@ -67,7 +67,9 @@ class JobMaker:
 
     def _refuse_shared(self, folder: Path) -> None:
         name = self.book.relative(folder)
-        if name in self._taken or (folder / "status.json").exists():
+        if (folder / "status.json").exists() and name not in self._taken:
+            raise ConfigError(f"{folder} holds the record of another run; {ELSEWHERE}")
+        if name in self._taken:
             raise ConfigError(
                 f"hydra.sweep.subdir: two jobs would share the folder {folder}; put "
                 "${hydra.job.num} into it"

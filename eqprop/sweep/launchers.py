@@ -36,6 +36,9 @@ KNOWN: dict[str, type[Component]] = {
 }
 """The launchers of our own, and the type of their keys."""
 
+ON_THIS_MACHINE = (LOCAL, JOBLIB, SUBMITIT_LOCAL)
+"""Those whose jobs share one machine that nobody else divides."""
+
 EXTRAS = {
     JOBLIB: ("joblib", "joblib"),
     SUBMITIT_LOCAL: ("submitit", "slurm"),
@@ -55,6 +58,7 @@ def make_launcher(
     threads: int | None,
     group: str | None,
     folder: Path,
+    gpus: tuple[str, ...] = (),
 ) -> JobLauncher:
     """Return the launcher that ``hydra.launcher`` names; nothing is started yet.
 
@@ -65,13 +69,15 @@ def make_launcher(
         threads: ``device.threads``, if the person chose it; else the processors are divided.
         group: what trackers put the jobs together by.
         folder: the sweep's.
+        gpus: of this machine, of which each job sees one; none: nothing is divided.
 
     Raises:
         ConfigError: one line on a wrong key, an extra that is missing, a queue that is not there.
     """
     target, given = _checked(options)
     share = _share(target, given, jobs) if threads is None else None
-    terms = Terms(this_program(), timeout=job_timeout, threads=share, group=group)
+    own = gpus if target in ON_THIS_MACHINE else ()
+    terms = Terms(this_program(), timeout=job_timeout, threads=share, group=group, gpus=own)
     if target == LOCAL:
         return LocalLauncher(terms, jobs)
     if target == SLURM:

@@ -23,7 +23,7 @@ class LocalLauncher:
 
     def start(self, job: Job) -> Handle:
         """Start a job, or take over the process of it that still runs."""
-        return self._held.keep(take_up(self.terms.order(job)))
+        return self._held.keep(take_up(self._held.order(self.terms, job)))
 
     def close(self) -> None:
         """Ask what still runs to save and end; nobody waits for it."""

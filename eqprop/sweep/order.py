@@ -62,6 +62,7 @@ class Terms:
         timeout: ``sweep.job_timeout``, seconds.
         threads: CPU threads of each job; None: left to the job.
         group: what trackers put the jobs together by; None: left to the job.
+        gpus: of which each job sees one; none: nothing is divided.
     """
 
     program: tuple[str, ...]
@@ -70,6 +71,7 @@ class Terms:
     group: str | None = None
     grace: float | None = None
     cwd: str = field(default_factory=os.getcwd)
+    gpus: tuple[str, ...] = ()
 
     @property
     def grace_seconds(self) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ CONSOLE = "console.log"
 
 STOPPED = "stopped by the sweep"
 _TAIL = 20_000  # bytes
+_LITTLE = 64 * 1024  # bytes: too little for a run's record
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def _reason(folder: Path, status: dict[str, Any], end: End) -> str:
     if code == 0:
         return "ended with status 0 but did not finish"
     said = _last_error(folder / CONSOLE)
-    return said if said is not None and not status else f"exit status {code}"
+    if said is not None and not status:
+        return said
+    return f"exit status {code}" + ("; its disk is full" if _is_full(folder) else "")
 
 
 def signal_name(number: int) -> str:
@@ -88,6 +93,12 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _is_full(folder: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < _LITTLE
+    return False
 
 
 def _is_interruption(code: int) -> bool:

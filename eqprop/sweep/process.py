@@ -5,80 +5,43 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 
 from eqprop.sweep import console_log, marks
-from eqprop.sweep.job import Job, Outcome
+from eqprop.sweep.limits import Limited
 from eqprop.sweep.order import Order
-from eqprop.sweep.outcome import STOPPED, End, hung, judge
+from eqprop.sweep.outcome import End
 
 
-class JobProcess:
-    """A running job. Whoever holds this must ``poll`` now and then: limits are enforced there.
+class JobProcess(Limited):
+    """A job that this process starts.
 
     Raises:
         OSError: if it cannot be started: BlockingIOError if the job runs already.
     """
 
     def __init__(self, order: Order) -> None:
-        self.job: Job = order.job
-        self.order = order
-        self._outcome: Outcome | None = None
-        self._asked: float | None = None
-        self._hung: str | None = None
-        self._stopped: str | None = None
         self._process = _start(order)
-        self._start = time.monotonic()
-
-    def poll(self) -> Outcome | None:
-        """Return how it ended, None while it runs."""
-        if self._outcome is None:
-            code = self._process.poll()
-            if code is None:
-                console_log.trim(self.job.folder)
-                self._keep_limits()
-            else:
-                self._outcome = self._end(code)
-        return self._outcome
-
-    def stop(self) -> None:
-        """Ask it to save and end; ``poll`` kills it when the time for that is over."""
-        if self._asked is None:
-            self._stopped = STOPPED
-            self._ask(signal.SIGTERM)
-
-    def preempt(self) -> None:
-        """The same, of a job that is to go on later."""
-        if self._asked is None:
-            self._stopped = "preempted"
-            self._ask(signal.SIGUSR2)
+        super().__init__(order)
 
     def kill(self) -> None:
         """End the job and everything that it started, at once."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _ask(self, number: int) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-        self._asked = time.monotonic()
-
-    def _keep_limits(self) -> None:
-        now, limit = time.monotonic(), self.order.timeout
-        if self._asked is None and limit is not None and now - self._start > limit:
-            self._hung = hung(limit)
-            self._ask(signal.SIGTERM)
-        elif self._asked is not None and now - self._asked > self.order.grace:
+    def _send(self, number: int) -> None:
+        if number == signal.SIGKILL:
             self.kill()
+        else:
+            self._process.send_signal(number)  # none if it has ended
 
-    def _end(self, code: int) -> Outcome:
+    def _end(self) -> End | None:
+        code = self._process.poll()
+        if code is None:
+            return None
         if code < 0 or self._asked is not None:
             self.kill()  # what it started and left behind
-        console_log.close(self.job.folder)
-        seconds = time.monotonic() - self._start
-        end = End(code, seconds, self._process.pid, self._hung, self._stopped)
-        return judge(self.job, end)
+        return End(code, self.seconds, self._process.pid, self._hung, self._stopped)
 
 
 def _start(order: Order) -> subprocess.Popen[bytes]:

@@ -13,13 +13,14 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop.composer import Composer
-from eqprop.errors import ConfigError
+from eqprop.errors import ConfigError, RunError
 from eqprop.files import write_atomically
 from eqprop.redact import redact
 from eqprop.signals import listening
 from eqprop.suggest import key_of, show
 from eqprop.sweep import identity, plan
 from eqprop.sweep.book import ELSEWHERE, Book, unwritable
+from eqprop.sweep.gpus import divided
 from eqprop.sweep.grid import Grid
 from eqprop.sweep.job import JobLauncher
 from eqprop.sweep.jobs import JobMaker
@@ -50,12 +51,16 @@ def conduct(asked: Plan, launcher: JobLauncher, config: str = "") -> Summary:
 
     Raises:
         ConfigError: if its folder holds another sweep or is in use.
+        RunError: if its record can no longer be written; running jobs are asked to save.
         Stopped: if a signal ended it; running jobs have saved.
     """
     book = Book(asked.folder)
     try:
-        _identify(book, asked)
-        write_atomically(book.folder / "multirun.yaml", config.encode())
+        try:
+            _identify(book, asked)
+            write_atomically(book.folder / "multirun.yaml", config.encode())
+        except OSError as error:
+            raise unwritable(book.folder, error) from error
         return _run(asked, book, launcher)
     finally:
         book.close()
@@ -70,6 +75,13 @@ def _run(asked: Plan, book: Book, launcher: JobLauncher) -> Summary:
     with listening() as stop, stop.deferred():
         try:
             Search(points, maker, book, watched, prunable, stop, prunes).run()
+        except BrokenPipeError:  # nobody reads what is printed
+            raise
+        except OSError as error:
+            raise RunError(
+                f"cannot write the sweep's record in {book.folder}: {error.strerror or error}; its "
+                f"running jobs save and end; then go on with: {_same_command(asked.folder)}"
+            ) from error
         finally:
             watched.close()
         summary = summarize(book, asked.options.repeats, points.ended)
@@ -100,6 +112,7 @@ def _launcher(asked: Plan, master: DictConfig) -> JobLauncher:
         threads=int(threads) if threads is not None and threads.isdigit() else None,
         group="-".join(asked.folder.parts[-2:]),
         folder=asked.folder,
+        gpus=divided(str(master.device.type), asked.options.jobs, words),
     )
 
 

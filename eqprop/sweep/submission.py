@@ -48,6 +48,7 @@ class Submission(Checkpointable):  # type: ignore[misc]
         def hear(number: int, frame: FrameType | None) -> None:
             heard.append(number)
 
+        remove(self.order.job.folder)  # of an attempt that Slurm itself has queued again
         signal.signal(signal.SIGUSR2, hear)
         signal.signal(signal.SIGTERM, hear)
         outcome = work(self.order, heard)
@@ -84,18 +85,24 @@ def read(job: Job) -> Outcome | None:
 def forget(folder: Path) -> None:
     """Remove the outcome and the wishes of an earlier attempt."""
     marks.forget_stop(folder)
+    remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove the outcome of an earlier attempt."""
     with suppress(OSError):
         (folder / OUTCOME).unlink(missing_ok=True)
 
 
 def _is_still_wanted() -> bool:
-    """Whether Slurm still wants a job that it has sent SIGTERM.
+    """Whether a job that was sent SIGTERM is still wanted.
 
-    Not if it was cancelled, and it need not be told if it has been queued again already.
+    On Slurm not if it was cancelled, and Slurm need not be told if it has queued it again already.
+    On this machine nobody cancels by a signal: that is left as word in the job's folder.
     """
     number = os.environ.get("SLURM_JOB_ID")
     if number is None:
-        return False
+        return True
     command = ["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -7,16 +7,16 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import submitit
 
 from eqprop.errors import ConfigError
 from eqprop.files import write_atomically
-from eqprop.sweep import marks, submission
+from eqprop.sweep import gpus, marks, submission
 from eqprop.sweep.handles import Adopted, Ended, Held, is_running, not_started
 from eqprop.sweep.job import Handle, Job, Outcome
 from eqprop.sweep.order import Order, Terms, unheard
@@ -63,10 +63,10 @@ class SubmittedHandle:
     def _inherit(self) -> Adopted | Ended | None:
         why = self.queue.gone(self.number)
         outcome = submission.read(self.job)  # after the question: it is written before the end
-        if outcome is not None:
+        if outcome is not None and (self._stopped or why or outcome.state != "interrupted"):
             return Ended(outcome)
         if why is None:
-            return None
+            return None  # where it was interrupted, Slurm may have queued it again
         if is_running(self.job):  # it outlived what watched over it
             heir = Adopted(self.order, why)
             if self._stopped:
@@ -81,19 +81,49 @@ class SubmittedHandle:
         return Ended(judge(self.job, end))
 
 
-class _Launcher:
-    """What both have in common: each job is submitted by itself, a ticket stays in its folder."""
+class _Launcher(ABC):
+    """What both have in common: each job is submitted by itself, a ticket stays in its folder.
 
-    cluster: str
+    Args:
+        terms: what all jobs have in common.
+        capacity: how many jobs wait or run at a time.
+        folder: the sweep's, for submitit's own files.
+        timeout_min: minutes that the queue gives a job; None: what follows from the terms, or
+            ``minutes``.
+        requeues: how many times a job whose time is over goes on.
+        options: more of what submitit takes.
+    """
 
-    def __init__(self, terms: Terms, capacity: int, folder: Path, queue: Queue) -> None:
+    cluster: ClassVar[str]
+    executor: ClassVar[type[Any]]
+    minutes: ClassVar[int]
+
+    def __init__(
+        self,
+        terms: Terms,
+        capacity: int,
+        folder: Path,
+        timeout_min: int | None = None,
+        requeues: int = 5,
+        **options: Any,
+    ) -> None:
         self.terms = terms
         self.capacity = capacity
-        self.queue = queue
+        self.queue = self._queue()
         self.logs = folder / ".submitit"
-        self._executor: Any = None
         self._submitted: list[Any] = []
         self._held = Held()
+        self._executor = self.executor(self.logs, max_num_timeout=requeues)
+        minutes = timeout_min or minutes_for(terms) or self.minutes
+        self._executor.update_parameters(**self._parameters(minutes, options))
+
+    @abstractmethod
+    def _queue(self) -> Queue:
+        """Who tells what has become of a job."""
+
+    @abstractmethod
+    def _parameters(self, minutes: int, options: dict[str, Any]) -> dict[str, Any]:
+        """What the executor calls them."""
 
     def start(self, job: Job) -> Handle:
         """Submit a job, or take over what an earlier sweep submitted and is still there."""
@@ -116,7 +146,7 @@ class _Launcher:
         self._submitted.clear()
 
     def _order(self, job: Job) -> Order:
-        return self.terms.order(job)
+        return self._held.order(self.terms, job)
 
     def _submit(self, order: Order) -> SubmittedHandle:
         folder = order.job.folder
@@ -140,33 +170,20 @@ class _Launcher:
 
 
 class SubmititLocalLauncher(_Launcher):
-    """submitit's processes on this machine.
+    """submitit's processes on this machine, ``capacity`` at a time.
 
-    Args:
-        terms: what all jobs have in common.
-        capacity: how many jobs at a time.
-        folder: the sweep's, for submitit's own files.
-        timeout_min: minutes until a job is preempted, to go on; None: none, or what follows from
-            the terms.
-        signal_delay_s: seconds that it has got to save.
-        requeues: how many times.
+    ``signal_delay_s`` before its time is over a job is told to save.
     """
 
     cluster = "local"
+    executor = submitit.LocalExecutor
+    minutes = _FOR_EVER
 
-    def __init__(
-        self,
-        terms: Terms,
-        capacity: int,
-        folder: Path,
-        timeout_min: int | None = None,
-        signal_delay_s: int = 60,
-        requeues: int = 5,
-    ) -> None:
-        super().__init__(terms, capacity, folder, LocalQueue())
-        self._executor = submitit.LocalExecutor(self.logs, max_num_timeout=requeues)
-        minutes = timeout_min or minutes_for(terms) or _FOR_EVER
-        self._executor.update_parameters(timeout_min=minutes, signal_delay_s=signal_delay_s)
+    def _queue(self) -> Queue:
+        return LocalQueue()
+
+    def _parameters(self, minutes: int, options: dict[str, Any]) -> dict[str, Any]:
+        return {"timeout_min": minutes, **options}
 
     def close(self) -> None:
         submitted, deadline = list(self._submitted), time.monotonic() + 3
@@ -178,49 +195,36 @@ class SubmititLocalLauncher(_Launcher):
     def _order(self, job: Job) -> Order:
         # submitit hides the GPUs from what it has not been asked to give any
         order = super()._order(job)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return replace(order, env={**order.env, "CUDA_VISIBLE_DEVICES": visible})
+        return replace(order, env={gpus.VISIBLE: os.environ.get(gpus.VISIBLE), **order.env})
 
 
 class SubmititSlurmLauncher(_Launcher):
-    """Slurm.
-
-    Args:
-        terms: what all jobs have in common.
-        capacity: how many jobs wait or run at a time.
-        folder: the sweep's, for submitit's own files; every node must see it.
-        timeout_min: minutes that Slurm gives a job; None: what follows from the terms, or a day.
-        requeues: how many times a job whose time is over is queued again.
-        options: more of what submitit takes.
+    """Slurm, of which every node must see the sweep's folder.
 
     Raises:
         ConfigError: where there is no Slurm.
     """
 
     cluster = "slurm"
+    executor = submitit.SlurmExecutor
+    minutes = _A_DAY
 
-    def __init__(
-        self,
-        terms: Terms,
-        capacity: int,
-        folder: Path,
-        timeout_min: int | None = None,
-        requeues: int = 20,
-        **options: Any,
-    ) -> None:
-        super().__init__(terms, capacity, folder, SlurmQueue())
+    def __init__(self, terms: Terms, capacity: int, folder: Path, **options: Any) -> None:
         try:
-            self._executor = submitit.SlurmExecutor(self.logs, max_num_timeout=requeues)
+            super().__init__(terms, capacity, folder, **options)
         except RuntimeError as error:
             raise ConfigError(
                 "hydra/launcher=submitit_slurm: there is no Slurm here (no srun); start the sweep "
                 "on a machine that submits jobs, or choose submitit_local"
             ) from error
-        more: Mapping[str, Any] = options.pop("additional_parameters", {})
+
+    def _queue(self) -> Queue:
+        return SlurmQueue()
+
+    def _parameters(self, minutes: int, options: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in options.items() if value is not None}
-        minutes = timeout_min or minutes_for(terms) or _A_DAY
-        extra = {"requeue": True, **more}
-        self._executor.update_parameters(time=minutes, additional_parameters=extra, **given)
+        extra = {"requeue": True, **given.pop("additional_parameters", {})}
+        return {"time": minutes, "additional_parameters": extra, **given}
 
 
 def minutes_for(terms: Terms) -> int | None:
