@@ -15,6 +15,7 @@ from eqprop.quiet import QuietConsole
 from eqprop.tracking import RunInfo, State, Tracker, Trackers
 
 log = logging.getLogger(__name__)
+_TABLE = 40  # columns of the table of results
 _SHOWN = {"train": "accuracy/train", "validation": "accuracy/validation", "test": "accuracy/test"}
 
 
@@ -118,6 +119,7 @@ def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) 
             cells = (f"{100 * summary[f'{which}/{name}']:.2f} %" for which in ("best", "last"))
             table.add_row(split, *cells)
     console = QuietConsole(soft_wrap=True, highlight=False, markup=False)
+    console.width = max(console.width, _TABLE)  # a narrower terminal wraps it, and loses no digit
     console.print(table)
     console.print(f"run        {folder}")
     for line in trackers.locations():

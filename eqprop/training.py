@@ -70,6 +70,10 @@ class Training:
             self.inspection.after_epoch(self, final)
             self.at = Position(self.at.epoch + 1)
             self.keeper.after_epoch(self, improved)
+        if "accuracy/test" not in self.last:  # it goes on to an end that lies behind it
+            done = self.at.epoch if self.at.batches else self.at.epoch - 1
+            row = {"step": self.step, "epoch": done, **self.evaluation(final=True)}
+            self.keeper.after_epoch(self, self.note(row))
         self.inspection.at_end(self)
         return self.objective
 

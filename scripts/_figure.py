@@ -77,7 +77,8 @@ def save(figure: Any, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}") from error
     print(f"wrote {path}")
 
 

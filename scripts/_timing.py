@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from eqprop import environment
 from eqprop.errors import UserError
+from eqprop.output import prepare_output
+from eqprop.streams import flush, open_streams
 
 TURN = 0.02  # seconds: how long one turn of a case lasts at least, by repeating it
 
@@ -163,13 +165,31 @@ def natural(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
 
 
+def positive(text: str) -> float:
+    """A finite number > 0, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a finite number > 0")
+
+
 def exit_cleanly(main: Callable[[], object]) -> NoReturn:
-    """Run a script's main: a mistake of the user is one line and exit status 2."""
+    """Run a script's main, and exit with the status that it returns, 0 if none.
+
+    A mistake of the user is one line, Ctrl-C status 130. A standard stream that is closed, whose
+    reader goes away (``… | head``) or that has few letters is no failure.
+    """
+    open_streams()
+    prepare_output()
+    status = 0
+    sys.path.append(os.getcwd())  # an energy of one's own lies beside the command
     try:
-        main()
+        found = main()
+        status = found if isinstance(found, int) else 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        status = error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+        status = 130
+    flush()
+    sys.exit(status)

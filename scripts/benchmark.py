@@ -25,7 +25,7 @@ import itertools
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from _timing import exit_cleanly, natural, write_json
+from _timing import exit_cleanly, natural, positive, write_json
 
 from eqprop.hardware import calm_idle_threads
 
@@ -73,7 +73,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--cases", nargs="+", metavar="WORD", help="only EP cases with one of these words")
     add("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more for every EP case")
     add("--rounds", type=natural, help="turns of each case")
-    add("--budget", type=float, help="seconds for a case at a point; a slow one gets fewer turns")
+    add("--budget", type=positive, help="seconds a case and point; a slow one gets fewer turns")
     add("--samples", type=natural, help="samples of the evaluation")
     add("--sections", nargs="+", choices=SECTIONS, help="what to measure")
     add("--quick", action="store_true", help="tiny sizes, a few rounds: does it work?")

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _timing import exit_cleanly, machine, natural, write_json
+from _timing import exit_cleanly, machine, natural, positive, write_json
 
 if TYPE_CHECKING:
     from _solver_starts import Batch
@@ -79,7 +79,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="residuals to reach, relative to the first")  # fmt: skip
     add("--steps", type=natural, default=300, help="at most, of any solver (default: 300)")
     add("--rounds", type=natural, default=5, help="turns of each case and batch (default: 5)")
-    add("--budget", type=float, default=0.5, help="seconds for a case: a slow one gets fewer turns")
+    add(
+        "--budget",
+        type=positive,
+        default=0.5,
+        help="seconds a case: a slow one gets fewer turns",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--seed", type=int, default=2019, help="of weights, data order and first states")

@@ -3,18 +3,20 @@
     python scripts/evaluate.py outputs/2026-01-31/12-00-00-gaussian-mnist5k-a1b2c3
     python scripts/evaluate.py RUN --checkpoint best --data ../shared/data
 
-Exits 0 if every accuracy that was recorded at that point comes out again, 1 if one does not.
+Exits 0 if every accuracy that was recorded at that point comes out again, 1 if one does not. It
+computes on a GPU if there is one, wherever the run did.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import UserError
+from _timing import exit_cleanly
+
+from eqprop.report.tolerant import number, read_lines
 
 
 def main() -> int:
@@ -23,31 +25,36 @@ def main() -> int:
     parser.add_argument("--checkpoint", default="last", help="last, best, or a file's name (last)")
     parser.add_argument("--data", help="the folder of the data, where it is not the run's own")
     arguments = parser.parse_args()
-    try:
-        return evaluate(arguments.run, arguments.checkpoint, arguments.data)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return evaluate(arguments.run, arguments.checkpoint, arguments.data)
 
 
 def row_of(run: Path, step: int) -> dict[str, Any]:
-    """The epoch's row that was recorded at this step."""
-    with open(run / "metrics.jsonl", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.endswith("\n")]
-    return next((r for r in rows if r["step"] == step and "time/train_s" in r), {})
+    """The epoch's row that was recorded at this step; empty if the run's record has none."""
+    rows = read_lines(run / "metrics.jsonl", [])
+    return next((r for r in rows if r.get("step") == step and "time/train_s" in r), {})
+
+
+def for_here(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what was of the machine that the run was on, or of its record."""
+    device = {**config["device"], "type": "auto", "index": 0, "cuda_graph": "auto"}
+    tracking = {**config["tracking"], "trackers": {}}
+    return {**config, "device": device, "tracking": tracking}
 
 
 def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
     from omegaconf import OmegaConf
 
     from eqprop import assembly, snapshot, trained
+    from eqprop.resume import newest_valid
     from eqprop.schema import validate
 
     found = trained.find(run, checkpoint)
-    plain = found.meta["config"]
+    for broken in newest_valid(run)[1] if checkpoint == "last" else ():
+        print(f"warning: {broken}; {found.path} is evaluated", file=sys.stderr)
+    trained.refuse_foreign(found)  # a checkpoint is data, whatever it names as code
+    plain = for_here(found.meta["config"])
     if data is not None:
         plain["paths"]["data"] = data
-    trained.refuse_foreign(found)  # a checkpoint is data, whatever it names as code
     training = assembly.build_training(OmegaConf.create(plain), validate(plain))
     snapshot.restore_weights(training.model, found)
     recorded = row_of(run, int(found.meta["step"]))
@@ -56,7 +63,7 @@ def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
         if split is None:
             continue
         accuracy, energy = training.evaluate(split)
-        before = recorded.get(f"accuracy/{name}")
+        before = number(recorded.get(f"accuracy/{name}"))
         note = "not recorded" if before is None else f"recorded {100 * before:.2f} %"
         print(f"{name:<10} {100 * accuracy:.2f} %  energy {energy:.6g}  ({note})")
         differ += before is not None and before != accuracy
@@ -64,4 +71,4 @@ def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_cleanly(main)

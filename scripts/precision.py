@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from _timing import exit_cleanly
 from rich.table import Table
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 show(f"{model.partition('=')[2]}, {epochs} epochs, {args.device}", rows)
                 found += [{"model": model, "epochs": epochs, **row} for row in rows]
         if args.json is not None:
-            write_atomically(args.json, json.dumps(found, indent=1).encode())
+            write(args.json, json.dumps(found, indent=1))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -83,10 +84,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--epochs", type=int, default=3, help="of training, for the second table")
+    parser.add_argument(
+        "--epochs", type=_count, default=3, help="of training, for the second table (0: none)"
+    )
     parser.add_argument("--json", type=Path, help="a file to write the numbers to")
     parser.add_argument("overrides", nargs="*", help="as for scripts/train.py")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return int(text)
 
 
 def measured(
@@ -133,6 +142,14 @@ def error_of(found: Tensor, right: Tensor) -> Error:
     return Error(float(norm(found - right) / norm(right)), float(cosine))
 
 
+def write(path: Path, text: str) -> None:
+    """Write the file, whole or not at all."""
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print one table."""
     table = Table("precision", "parameter", "relative error", "1 - cosine", title=title)
@@ -143,4 +160,4 @@ def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_cleanly(main)
