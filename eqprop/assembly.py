@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,12 +22,12 @@ from eqprop import environment
 from eqprop.console import ConsoleTracker
 from eqprop.data import Data
 from eqprop.energy import EnergyBasedModel, LayeredEnergy
-from eqprop.errors import ConfigError
+from eqprop.errors import ConfigError, UserError
 from eqprop.graphs import build_step, captures
 from eqprop.hardware import processors
 from eqprop.inspection import Inspection
 from eqprop.keeper import Checkpoints
-from eqprop.redact import redact_all
+from eqprop.redact import redact, redact_all
 from eqprop.relaxation import Solver, fused
 from eqprop.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.schema import Config
@@ -43,12 +44,12 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
     device = prepare_device(config)
     seed_everything(config.seed)
     dtype = DTYPES[config.device.dtype]
-    data: Data = instantiate(cfg.dataset, root=config.paths.data).load(device, dtype)
+    data: Data = made(cfg.dataset, root=config.paths.data).load(device, dtype)
     model = build_model(cfg, config, data).to(device=device, dtype=dtype)
     if config.device.compile is True and not isinstance(model, LayeredEnergy):
         model.energy = torch.compile(model.energy)  # type: ignore[method-assign]
     model.generator = torch.Generator(device).manual_seed(config.seed)
-    solver: Solver = instantiate(cfg.dynamics).for_model(model)
+    solver: Solver = made(cfg.dynamics).for_model(model)
     compiles = config.device.compile
     if compiles is True or (compiles and fused.pays(solver, model, len(data.train))):
         solver.compile_for(model)
@@ -58,7 +59,7 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
     return Training(
         model=model,
         solver=solver,
-        estimator=instantiate(cfg.estimator),
+        estimator=made(cfg.estimator),
         optimizer=build_optimizer(cfg.optimizer, model, captured),
         data=data,
         seed=config.seed,
@@ -68,6 +69,16 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
         eval_batch_size=trainer.eval_batch_size,
         take_step=build_step(config, device),
     )
+
+
+def made(node: DictConfig, **more: Any) -> Any:
+    """The object of a part; a mistake that its class finds in the keys is told in its own words."""
+    try:
+        return instantiate(node, **more)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise
 
 
 def prepare_device(config: Config) -> torch.device:
@@ -108,7 +119,7 @@ def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel
     del given["hidden"], given["activation"]
     model: EnergyBasedModel = instantiate(given, _partial_=True)(
         dimensions=[data.input_size, *hidden, data.n_classes],
-        c_energy=instantiate(cfg.cost, beta=cfg.estimator.get("beta", 1.0)),
+        c_energy=made(cfg.cost, beta=cfg.estimator.get("beta", 1.0)),
         batch_size=data.batch_size,
         phi=["identity", *[activation] * (len(hidden) + 1)],
     )
@@ -146,7 +157,7 @@ def build_trackers(
     """
     trainer = config.trainer
     console = ConsoleTracker(trainer.epochs, len(training.data.train), trainer.progress)
-    configured = [instantiate(node) for node in cfg.tracking.trackers.values()]
+    configured = [made(node) for node in cfg.tracking.trackers.values()]
     trackers = Trackers([JsonlTracker(), LocalFiles(), console, *configured])
     training.record, training.advance = trackers.log, console.advance
     training.inspection = Inspection(trackers.show, trainer.curves_every, checkpoints)
@@ -218,11 +229,11 @@ def run_info(
     return RunInfo(
         id=str(known.get("run_id", name)),
         name=name,
-        project=shared.project,
+        project=redact(shared.project),
         folder=folder,
         outputs=Path(config.paths.outputs),
-        entity=shared.entity,
-        group=shared.group or group,
+        entity=redact_all(shared.entity),
+        group=redact_all(shared.group or group),
         tags=tuple(redact_all(shared.tags)),
         notes=redact_all(shared.notes),
         config=plain,

@@ -158,12 +158,11 @@ def _refuse_packed(path: Path, body: bytes) -> None:
     """Refuse an archive that unpacks to more than there is: torch itself never compresses."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            packed = any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist())
             size = sum(info.file_size for info in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is refused: its tensors are malformed ({error})") from error
-    if packed or size > len(body):
-        raise CheckpointError(f"{path} is refused: its tensors are compressed")
+    if size > len(body):
+        raise CheckpointError(f"{path} is refused: its tensors unpack to more than there is")
 
 
 @contextmanager

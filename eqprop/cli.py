@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 
 from eqprop.command import prepared
 from eqprop.compose import conf_dir, register_resolvers, validate_composed
@@ -22,7 +23,7 @@ from eqprop.files import write_atomically
 from eqprop.hardware import calm_idle_threads
 from eqprop.output import prepare_output
 from eqprop.record import RunFolder
-from eqprop.redact import redact
+from eqprop.redact import redact_all
 from eqprop.resume import earlier_run
 from eqprop.signals import listening
 from eqprop.slug import new_folder
@@ -70,25 +71,26 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def save_configuration(cfg: DictConfig, folder: Path) -> None:
-    """Write what the run really uses where Hydra has left its interpolations as they are.
+    """Write ``.hydra``: what the run really uses, where Hydra leaves interpolations as they are.
 
-    No secret stays in Hydra's files. A resumed run's, which Hydra has been told to leave alone,
-    get its new overrides.
+    No secret stays in it. Of a run that is resumed, or started with ``hydra.output_subdir=null``,
+    Hydra writes nothing itself.
     """
-    settings = HydraConfig.get() if HydraConfig.initialized() else None
-    part = ".hydra" if settings is None else settings.output_subdir
-    if part is None and (folder / ".hydra").is_dir():
-        part = ".hydra"
-    if part is None:
-        return
-    (folder / part).mkdir(exist_ok=True)
-    texts = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
-    if settings is not None:
-        texts["overrides.yaml"] = OmegaConf.to_yaml(settings.overrides.task)
-    with suppress(FileNotFoundError):
-        texts["hydra.yaml"] = (folder / part / "hydra.yaml").read_text(encoding="utf-8")
-    for name, text in texts.items():
-        write_atomically(folder / part / name, redact(text).encode())
+    contents: dict[str, Any] = {"config.yaml": plain(cfg)}
+    if HydraConfig.initialized():
+        settings: Any = OmegaConf.to_container(HydraConfig.instance().cfg, enum_to_str=True)
+        contents["hydra.yaml"] = settings
+        contents["overrides.yaml"] = settings["hydra"]["overrides"]["task"]
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, content in contents.items():
+        # before it is quoted and folded, which would hide a secret
+        write_atomically(folder / ".hydra" / name, to_yaml(redact_all(content)).encode())
+
+
+def to_yaml(content: Any) -> str:
+    """Plain values as OmegaConf writes them: it reads more texts as numbers than YAML does."""
+    how: dict[str, Any] = {"default_flow_style": False, "sort_keys": False}
+    return str(yaml.dump(content, allow_unicode=True, Dumper=get_omega_conf_dumper(), **how))
 
 
 def placement(outputs: str) -> tuple[Path, str | None]:

@@ -53,7 +53,7 @@ def expand(argv: Sequence[str]) -> list[str]:
     asked = {
         key: value for word in words if (key := key_of(word)) in _OWN and (value := _value(word))
     }
-    asked = {key: value for key, value in asked.items() if value not in ("null", "auto")}
+    asked = {k: v for k, v in asked.items() if v != "null" and (k, v) != ("resume", "auto")}
     if not asked:
         return list(argv)
     if len(asked) > 1:
@@ -97,14 +97,20 @@ def recorded_command(folder: Path) -> tuple[list[str], list[str]]:
         raise ConfigError(f"{folder} holds no recorded command (.hydra/overrides.yaml)")
     words = [str(word) for word in overrides if key_of(str(word)) not in _OWN]
     flags: list[str] = []
-    if isinstance(hydra, dict):
-        settings: Any = hydra.get("hydra", {})
-        words += [w for w in settings["overrides"]["hydra"] if key_of(w) == "hydra.searchpath"]
+    if hydra is None:
+        return flags, words
+    try:
+        settings: Any = hydra["hydra"]
+        own = map(str, settings["overrides"]["hydra"])
+        words += [word for word in own if key_of(word) == "hydra.searchpath"]
         if settings["job"]["config_name"] not in (None, "config"):
             flags += ["--config-name", str(settings["job"]["config_name"])]
         for source in settings["runtime"]["config_sources"]:
             if source["provider"] == "command-line" and source["schema"] == "file":
                 flags += ["--config-dir", str(source["path"])]
+    except (KeyError, TypeError) as error:
+        broken = folder / ".hydra" / "hydra.yaml"
+        raise ConfigError(f"{broken} is no record of a command") from error
     return flags, words
 
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from eqprop import translate
-from eqprop.composer import Composer, conf_dir, validate_composed
+from eqprop.composer import Composer, conf_dir, resolved, validate_composed
 from eqprop.errors import ConfigError
 from eqprop.multirun import check_jobs
 from eqprop.slug import register_resolvers
@@ -45,7 +45,10 @@ def check(argv: Sequence[str]) -> DictConfig | None:
     composer = Composer(args.config_name or "config", args.config_path, args.config_dir)
     overrides = composer.parse(args.overrides)
     if args.help or args.info is not None or args.cfg is not None:
-        composer.load(args.overrides)
+        cfg = composer.load(args.overrides)
+        if args.resolve and args.cfg is not None:
+            with composer.as_job(cfg, None):
+                resolved(cfg, throw_on_missing=False)
     elif args.multirun or _asks_for_multirun(args.overrides, overrides, composer):
         check_jobs(args.overrides, composer)
     else:

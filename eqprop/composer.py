@@ -27,8 +27,10 @@ from eqprop.errors import ConfigError
 from eqprop.lock import refuse_used
 from eqprop.schema import Config, validate
 from eqprop.slug import register_resolvers
+from eqprop.suggest import show
 from eqprop.yamlguard import guarded_files
 
+_RESOLVED_BY_HYDRA = ("job.env_set", "job_logging", "hydra_logging")
 _LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
 
@@ -45,12 +47,21 @@ def validate_composed(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: one line on the first mistake, a broken interpolation or an unset key included.
     """
+    return validate(resolved(cfg))
+
+
+def resolved(cfg: DictConfig, throw_on_missing: bool = True) -> dict[Any, Any]:
+    """Return plain, resolved values; Hydra's own part, if there, is left out.
+
+    Raises:
+        ConfigError: as ``validate_composed``, of a broken interpolation or an unset key.
+    """
     ours = cfg
     if "hydra" in cfg:
         ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     with translate.resolution(ours):
-        plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
-    return validate(cast("dict[Any, Any]", plain))
+        plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=throw_on_missing)
+    return cast("dict[Any, Any]", plain)
 
 
 class Composer:
@@ -120,6 +131,7 @@ class Composer:
         folders = ["run.dir"] if job is None else ["sweep.dir", "sweep.subdir"]
         with self.as_job(cfg, job):
             validate_composed(cfg)
+            _refuse_other_records(cfg)
             if not place:
                 return
             with translate.resolution(cfg):
@@ -127,6 +139,10 @@ class Composer:
                     str(OmegaConf.select(cfg, f"hydra.{folder}", throw_on_missing=True))
                     for folder in folders
                 ]
+                for part in _RESOLVED_BY_HYDRA:
+                    found = OmegaConf.select(cfg, f"hydra.{part}")
+                    if OmegaConf.is_config(found):
+                        OmegaConf.to_container(found, resolve=True)
             if cfg.get("resume") is None:
                 refuse_used(Path(*parts))  # before Hydra writes its configuration over it
 
@@ -144,6 +160,15 @@ class Composer:
             yield
         finally:
             holder.cfg = before
+
+
+def _refuse_other_records(cfg: DictConfig) -> None:
+    found = OmegaConf.select(cfg, "hydra.output_subdir")
+    if found not in (None, ".hydra"):
+        raise ConfigError(
+            f"hydra.output_subdir={show(found)}: must be .hydra or null: a run's configuration is "
+            "in its .hydra, where resume and rerun look for it"
+        )
 
 
 def _forget_published_launchers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import traceback
@@ -18,6 +19,7 @@ from eqprop.files import one_line
 from eqprop.redact import redact
 
 log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 TRACEBACK = "EQPROP_TRACEBACK"
 """Set where the person asked for tracebacks: we set HYDRA_FULL_ERROR ourselves."""
 
@@ -30,6 +32,12 @@ def describe(error: BaseException) -> str:
         return (
             f"out of memory ({redact(one_line(error, 200))}); lower dataset.batch_size, "
             "trainer.eval_batch_size, model.hidden or dataset.limit"
+        )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f" {redact(one_line(error.filename))}" if error.filename else ""
+        return (
+            f"cannot write{where}: {error.strerror}; free the disk, or set paths.outputs to a "
+            "folder that can be written"
         )
     text = redact(one_line(error))
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"

@@ -18,6 +18,9 @@ Flag = Annotated[bool, Field(description="true or false")]
 OptionalFlag = Annotated[bool | None, Field(description="true, false or null")]
 AutoFlag = Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
 OptionalText = Annotated[str | None, Field(description="null or text (a number in quotes)")]
+OptionalRun = Annotated[
+    Annotated[str, Field(min_length=1)] | None, Field(description="null or a run's folder")
+]
 OptionalThreads = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | None,
     Field(description="null or a whole number from 1 to 1024"),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from eqprop import explain, targets
 from eqprop import options as o
 from eqprop.errors import ConfigError
-from eqprop.fields import Component, OptionalText, Strict
+from eqprop.fields import Component, OptionalRun, OptionalText, Strict
 from eqprop.rules import (
     ADAGRAD,
     ANDERSON,
@@ -34,8 +34,8 @@ class Config(Strict):
 
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2^63 - 1")]
     name: OptionalText
-    resume: OptionalText
-    rerun: OptionalText
+    resume: OptionalRun
+    rerun: OptionalRun
     model: o.Model
     cost: Component
     optimizer: Component

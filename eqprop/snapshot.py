@@ -39,6 +39,7 @@ def capture(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
         "optimizer": training.optimizer.state_dict(),
         # between two batches of an epoch a solver may go on from the state
         "u": [layer.contiguous() for layer in model.u] if at.batches else [],
+        "parts": {name: part.state_dict() for name, part in _stateful(training)},
         "random": random_states(training),
     }
     return meta, state
@@ -61,6 +62,7 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         model.resize(int(meta["capacity"]))  # the layout of buffers decides how sums are rounded
         if state["u"]:
             model.u = state["u"]
+        _restore_parts(training, state.get("parts", {}))
         training.step = int(meta["step"])
         training.best, training.last = dict(meta["best"]), dict(meta["last"])
         at = training.at
@@ -118,6 +120,25 @@ def _keep_implementation(optimizer: torch.optim.Optimizer, found: dict[str, Any]
     """Load an optimizer's numbers, not how the device it came from computed the same."""
     for group, ours in zip(found["param_groups"], optimizer.param_groups, strict=True):
         group.update({key: ours[key] for key in _IMPLEMENTATION if key in group and key in ours})
+
+
+def _stateful(training: Training) -> Iterator[tuple[str, Any]]:
+    """The parts besides model and optimizer that say by ``state_dict`` what they remember."""
+    cost = training.model.c_energy
+    parts: dict[str, Any] = {"solver": training.solver, "estimator": training.estimator}
+    if not isinstance(cost, torch.nn.Module):  # else the model's own state holds it
+        parts["cost"] = cost
+    for name, part in parts.items():
+        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+            yield name, part
+
+
+def _restore_parts(training: Training, states: dict[str, Any]) -> None:
+    parts = dict(_stateful(training))
+    if parts.keys() != states.keys():
+        raise ValueError("its solver or estimator remembers other things")
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from eqprop.errors import ConfigError
+from eqprop.references import bounded
 from eqprop.schema import known_keys
 from eqprop.suggest import brief, flatten, hint, nearest, one_line, show
 
@@ -43,9 +44,10 @@ def composition(loader: ConfigLoaderImpl, name: str, overrides: Sequence[str]) -
 
 @contextmanager
 def resolution(cfg: DictConfig) -> Iterator[None]:
-    """Turn whatever resolving the configuration raises into a ConfigError."""
+    """Turn whatever resolving the configuration raises into a ConfigError; it ends in any case."""
     try:
-        yield
+        with bounded():
+            yield
     except RecursionError as error:
         raise ConfigError(_CIRCLE) from error
     except MissingMandatoryValue as error:

@@ -1,10 +1,9 @@
-"""The checkpoint's file: written whole or not at all, and what keeps it."""
+"""The checkpoint's file: written whole or not at all, and what a disk may do to it."""
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import torch
 from test_training import training
 
 import eqprop
-from eqprop import checkpoint, snapshot
-from eqprop.checkpoint import CheckpointError
+from eqprop import checkpoint
 from eqprop.errors import RunError
 from eqprop.keeper import Checkpoints
 from eqprop.signals import Stop
@@ -88,147 +86,6 @@ def test_a_disk_that_lies_costs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         checkpoint.write(path, META, {"a": torch.ones(2)})
     assert path.read_bytes() == before
     assert names(tmp_path) == ["last.pt"]
-
-
-# when
-
-
-def test_which_files_there_are(tmp_path: Path) -> None:
-    run = training(epochs=5, log_every=100)
-    run.keeper = keeper(tmp_path, keep=2)
-    run.fit()
-    expected = ["best.pt", "epoch-4.pt", "epoch-5.pt", "last.previous.pt", "last.pt"]
-    assert names(tmp_path) == expected
-    last = checkpoint.read(tmp_path / "last.pt")
-    assert (last.meta["epoch"], last.meta["batches"], last.meta["step"]) == (6, 0, 15)
-    assert (tmp_path / "epoch-5.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
-
-
-def test_best_is_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
-    run = training(epochs=6, log_every=100)
-    run.keeper = keeper(tmp_path, every=4)
-    seen: dict[int, Any] = {}
-    accuracies: dict[int, float] = {}
-    after = run.keeper.after_epoch
-
-    def noting(it: Any, improved: bool) -> None:
-        seen[it.step] = {k: v.clone() for k, v in it.model.state_dict().items()}
-        accuracies[it.step] = it.last["accuracy/validation"]
-        after(it, improved)
-
-    run.keeper.after_epoch = noting  # type: ignore[method-assign]
-    run.fit()
-    best = checkpoint.read(tmp_path / "best.pt")
-    step = max(accuracies, key=lambda s: (accuracies[s], -s))
-    assert best.meta["step"] == step
-    for name, tensor in best.tensors()["model"].items():
-        assert torch.equal(tensor, seen[step][name])
-
-
-def saves(run: Any) -> list[int]:
-    steps: list[int] = []
-    save = run.keeper.save
-    run.keeper.save = lambda it, final=False: (steps.append(it.step), save(it, final))[1]
-    run.fit()
-    return steps
-
-
-@pytest.mark.parametrize(
-    ("how", "steps"),
-    [
-        ({"every": 1}, [3, 6, 9, 12]),
-        ({"every": 3}, [9, 12]),
-        ({"every": 9, "every_steps": 5}, [5, 10, 12]),
-    ],
-)
-def test_when_it_saves(how: dict[str, Any], steps: list[int], tmp_path: Path) -> None:
-    run = training(epochs=4, log_every=100)
-    run.keeper = keeper(tmp_path, **how)
-    assert saves(run) == steps
-
-
-def test_saving_keeps_to_its_share_of_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    run = training(epochs=20, log_every=100)
-    run.keeper = kept = keeper(tmp_path, share=0.1)
-    write = kept._write
-
-    def slow(it: Any) -> None:
-        now[0] += 1.0
-        write(it)
-
-    def tick(samples: int) -> None:
-        now[0] += 1.0  # three steps of a second make an epoch
-
-    kept._write, run.advance = slow, tick  # type: ignore[method-assign]
-    assert saves(run) == [3, 15, 27, 39, 51, 60]  # the first, every 10 s or more, the last
-
-
-# putting it back
-
-
-def test_a_checkpoint_of_another_network_changes_nothing(tmp_path: Path) -> None:
-    run = training(epochs=1)
-    meta, state = snapshot.capture(run)
-    state["model"]["W.1.bias"] = torch.zeros(7)
-    checkpoint.write(tmp_path / "x.pt", meta, state)
-    other = training(epochs=1)
-    before = [p.detach().clone() for p in other.model.parameters()]
-    with pytest.raises(CheckpointError, match=r"of another network: W.1.bias is \(7,\) there"):
-        snapshot.restore(other, checkpoint.read(tmp_path / "x.pt"))
-    after = list(other.model.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-@pytest.mark.parametrize("missing", ["W.0.weight", "extra"])
-def test_weights_that_are_missing_or_too_many(missing: str, tmp_path: Path) -> None:
-    run = training(epochs=1)
-    meta, state = snapshot.capture(run)
-    weights = dict(state["model"])
-    weights.pop(missing, None)
-    if missing == "extra":
-        weights["extra"] = torch.zeros(1)
-    checkpoint.write(tmp_path / "x.pt", meta, {**state, "model": weights})
-    with pytest.raises(CheckpointError, match="of another network"):
-        snapshot.restore(training(epochs=1), checkpoint.read(tmp_path / "x.pt"))
-
-
-def test_an_optimizer_state_of_another_shape(tmp_path: Path) -> None:
-    run = training(epochs=1)
-    run.optimizer = torch.optim.Adam(run.model.parameters(), lr=1e-3)
-    run.fit()
-    meta, state = snapshot.capture(run)
-    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1000, 1000)
-    checkpoint.write(tmp_path / "x.pt", meta, state)
-    with pytest.raises(CheckpointError, match="of another optimizer: exp_avg has shape"):
-        snapshot.restore(run, checkpoint.read(tmp_path / "x.pt"))
-
-
-def test_what_cannot_be_loaded_is_refused_when_it_is_first_saved(tmp_path: Path) -> None:
-    run = training(epochs=1)
-    run.optimizer.state[next(run.model.parameters())]["mine"] = Path("x")
-    run.keeper = keeper(tmp_path)
-    with pytest.raises(RunError, match="cannot be saved so that it loads again"):
-        run.fit()
-    assert names(tmp_path) == []
-
-
-def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
-    run = training(epochs=1)
-    run.optimizer = torch.optim.Adam(run.model.parameters(), lr=1e-3)
-    run.fit()
-    run.keeper = kept = keeper(tmp_path)
-    values = run.optimizer.state[run.model.W[0].bias]
-    values["exp_avg_sq"][0] = float("inf")
-    with pytest.raises(RunError, match=r"the optimizer's exp_avg_sq of W.0.bias is not finite"):
-        kept.save(run)
-    assert names(tmp_path) == []
-
-
-# disks
 
 
 def test_a_full_disk_is_a_warning_and_the_run_goes_on(

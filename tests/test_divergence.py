@@ -212,3 +212,17 @@ def test_looking_changes_nothing() -> None:
         run.fit()
         found.append([p.detach().clone() for p in run.model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_row_that_is_not_finite_is_not_recorded() -> None:
+    """Where states and gradients are finite and something measured is not."""
+    rows: list[Any] = []
+    run = training(epochs=1, log_every=1, record=rows.append)
+
+    def infinite(it: Any, found: Any) -> None:
+        found.metrics["energy/free"] = float("inf")
+
+    poisoned(run, 2, infinite)
+    with pytest.raises(RunError, match=r"step 2: energy/free is not finite; lower dynamics.dt"):
+        run.fit()
+    assert [row["step"] for row in rows] == [1]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupted import RUN, alone, before_step, killed, learnt, with_code
 from running import QUICK, rows, status, train, untimed
-from test_resume import RUN, killed, learnt
 
-from eqprop import signals
+from eqprop import checkpoint, signals
 from eqprop.signals import Stop, Stopped, listening
 
 
@@ -26,9 +26,10 @@ def test_it_saves_at_the_next_step_and_says_how_to_go_on(
     found = status(tmp_path / "a")
     assert (found["state"], found["exit_code"]) == ("interrupted", code)
     assert found["reason"] == f"interrupted by SIG{name}"
+    # with all of the step in which the signal came, and nothing of the next one
+    assert checkpoint.read(tmp_path / "a" / "checkpoints" / "last.pt").meta["step"] == 20
     done = train("resume=a", cwd=tmp_path).succeeded()
-    train(*RUN, "hydra.run.dir=alone", cwd=tmp_path).succeeded()
-    assert learnt(tmp_path / "a") == learnt(tmp_path / "alone")
+    assert learnt(tmp_path / "a") == learnt(alone())
     assert "epoch 1/3" not in done.out
     # it went on in the middle of the epoch
     assert [r["step"] for r in rows(tmp_path / "a") if "time/train_s" not in r][9:11] == [20, 22]
@@ -52,12 +53,9 @@ def test_a_second_ctrl_c_ends_at_once_with_the_old_checkpoint(tmp_path: Path) ->
     ran = train(*RUN, "hydra.run.dir=a", cwd=tmp_path, script=script)
     assert ran.code == 130
     assert status(tmp_path / "a")["state"] == "interrupted"
-    from eqprop import checkpoint
-
     assert checkpoint.read(tmp_path / "a" / "checkpoints" / "last.pt").meta["step"] == 13
     train("resume=a", cwd=tmp_path).succeeded()
-    train(*RUN, "hydra.run.dir=alone", cwd=tmp_path).succeeded()
-    assert untimed(rows(tmp_path / "a")) == untimed(rows(tmp_path / "alone"))
+    assert untimed(rows(tmp_path / "a")) == untimed(rows(alone()))
 
 
 def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
@@ -131,3 +129,54 @@ def test_in_another_thread_nobody_listens() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_after_a_second_ctrl_c_a_third_needs_nobody_s_help() -> None:
+    """Python is not asked any more: the kernel ends the process."""
+    before = signal.getsignal(signal.SIGINT)
+    with listening() as stop, stop.deferred(), pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested == signal.SIGINT
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_after_another_signal_ends_at_once() -> None:
+    with listening() as stop, stop.deferred(), pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # said twice, it means the same
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_second_ctrl_c_in_a_checkpoint_s_write(moment: str, tmp_path: Path) -> None:
+    """Before the rename or between the two of them: what is there is whole, and is gone on with."""
+    code = (
+        "import os, signal\n"
+        "from eqprop.signals import Stop\n"
+        "init, stops, done = Stop.__init__, [], []\n"
+        "def noting(self):\n"
+        "    init(self)\n"
+        "    stops.append(self)\n"
+        "Stop.__init__ = noting\n"
+        f"real = os.{moment}\n"
+        "def interrupting(first, *rest):\n"
+        "    at = str(rest[0]) if rest else os.readlink(f'/proc/self/fd/{first}')\n"
+        "    if 'last.pt' in at and not done and any(stop.requested for stop in stops):\n"
+        "        done.append(at)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(first, *rest)\n"
+        f"os.{moment} = interrupting\n"
+    )
+    code += before_step(20, "os.kill(os.getpid(), signal.SIGINT)")
+    ran = with_code(code, *RUN, "hydra.run.dir=a", cwd=tmp_path)
+    assert ran.code == 130
+    files = tmp_path / "a" / "checkpoints"
+    assert not list(files.glob("*.tmp"))
+    kept = [path for path in files.glob("last*.pt") if checkpoint.read(path).meta["step"] == 13]
+    assert kept
+    train("resume=a", cwd=tmp_path).succeeded()
+    assert learnt(tmp_path / "a") == learnt(alone())

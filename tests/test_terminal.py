@@ -152,6 +152,7 @@ def test_a_poor_environment(tmp_path: Path) -> None:
     ran = train(*QUICK[:3], "name='été'", cwd=cwd, env=poor, cold=True).succeeded()
     assert ran.status["state"] == "done"
     assert "-ete-" in ran.folder.name
+    assert r"mes donn\xe9es" in ran.out  # told as well as it can be
     assert "run.log" in {path.name for path in ran.folder.iterdir()}
     assert len(ran.rows) == 1
 

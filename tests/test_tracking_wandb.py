@@ -160,6 +160,14 @@ def test_a_killed_service_costs_one_warning_and_not_the_next_run(tmp_path: Path)
     assert summary_of(recorded(tmp_path / "out", "second"))["state"] == "finished"
 
 
+def test_giving_up_a_service_that_has_died_does_not_end_the_run(
+    wandb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's teardown exits with the status of its service, where that was killed in the middle."""
+    monkeypatch.setattr(wandb, "teardown", lambda **_: sys.exit(-9))
+    WandbTracker().abandon()
+
+
 def test_without_home_and_locale_it_is_quiet(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     work = tmp_path / "work"

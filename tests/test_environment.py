@@ -1,0 +1,131 @@
+"""What a run ran on: versions, code, hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from interrupted import with_code
+from running import QUICK
+
+from eqprop import environment
+from eqprop.record import RunFolder
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        **options,
+    )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    command = ["git", *who, *arguments]
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "code.py").write_text("old\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
+    return folder
+
+
+def test_environment(tmp_path: Path) -> None:
+    RunFolder.claim(tmp_path / "run", ["train.py", "seed=1"]).finish("done")
+    found = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert found["command"] == ["train.py", "seed=1"]
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(found["versions"]) >= {
+        "eqprop",
+        "torch",
+        "numpy",
+        "hydra-core",
+        "omegaconf",
+        "wandb",
+    }
+    assert found["hardware"]["memory_bytes"] > 0
+    assert found["hardware"]["cores_logical"] >= 1
+    assert isinstance(found["hardware"]["gpus"], list)
+    assert {"platform", "git"} <= set(found)
+
+
+def test_torch_is_not_imported() -> None:
+    code = """if True:
+        import sys
+        from eqprop.environment import describe
+        found = describe(sys.argv)
+        assert found["versions"]["torch"] is not None
+        assert "torch" not in sys.modules
+        """
+    process = python(code)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_git_commit_and_diff(repository: Path) -> None:
+    (repository / "code.py").write_text("new\n")
+    state = environment.git_state(repository)
+    assert state is not None
+    assert state["commit"] == git(repository, "rev-parse", "HEAD")
+    assert "-old\n+new\n" in state["diff"]
+    assert state["diff_truncated"] is False
+
+
+def test_a_large_diff_is_cut(repository: Path) -> None:
+    (repository / "code.py").write_text("x" * 3_000_000)
+    state = environment.git_state(repository)
+    assert state is not None
+    assert len(state["diff"]) == environment.DIFF_LIMIT
+    assert state["diff_truncated"] is True
+
+
+@pytest.mark.parametrize("case", ["no repository", "no commit", "no git", "slow git"])
+def test_no_answer_from_git_is_null(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case == "no commit":
+        git(tmp_path, "init", "-q")
+    elif case == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif case == "slow git":
+        slow = tmp_path / "git"
+        slow.write_text("#!/bin/sh\nexec sleep 30\n")
+        slow.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(environment, "GIT_TIMEOUT", 0.2)
+    assert environment.git_state(tmp_path) is None
+
+
+def test_the_environment_is_recorded_again_once_torch_is_there(tmp_path: Path) -> None:
+    """Only then it can name the GPUs; here the model stands for torch."""
+    code = (
+        "from eqprop import assembly, environment\n"
+        "made = []\n"
+        "build = assembly.build_training\n"
+        "def building(*args):\n"
+        "    made.append({'name': 'a GPU'})\n"
+        "    return build(*args)\n"
+        "assembly.build_training = building\n"
+        "environment._gpus = lambda: made\n"
+    )
+    ran = with_code(code, *QUICK, cwd=tmp_path).succeeded()
+    found = json.loads((ran.folder / "environment.json").read_text())
+    assert found["hardware"]["gpus"] == [{"name": "a GPU"}]
