@@ -31,7 +31,7 @@ FREE = (
 """What a resumed run may change; anything else decides what is learnt."""
 
 _FREE_KEYS = ("dataset.download",)
-_FIXED_KEYS = ("device.dtype",)
+_FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
 _ASIDE = ".aside"
 
 

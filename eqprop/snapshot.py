@@ -52,6 +52,10 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         CheckpointError: if it is of another network or optimizer; then nothing has been changed.
     """
     meta, state = checkpoint.meta, checkpoint.tensors()
+    if meta.get("kind") == "weights":
+        raise CheckpointError(
+            f"{checkpoint.path} holds weights only, which eqprop.load reads; resume the run itself"
+        )
     model, optimizer = training.model, training.optimizer
     try:
         _check_weights(checkpoint, model, state["model"])

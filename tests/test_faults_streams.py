@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from eqprop.quiet import QuietConsole
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&- >&-"])
 def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -W error {SCRIPT} {' '.join(QUICK)} hydra.run.dir=a {closed}"
+    words = [sys.executable, "-W", "error", str(SCRIPT), *QUICK, "hydra.run.dir=a"]
+    command = f"{shlex.join(words)} {closed}"
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=tmp_path,

@@ -22,6 +22,7 @@ REFUSED = {
     "estimator.beta=0.5": "estimator.beta (1.0 → 0.5)",
     "cost=mse": "cost._target_ ('eqprop.CrossEntropy' → 'eqprop.SquaredError')",
     "device.dtype=float64": "device.dtype ('float32' → 'float64')",
+    "trainer.limit_batches=5": "trainer.limit_batches (null → 5)",
 }
 
 
@@ -37,6 +38,14 @@ def test_what_decides_the_learning_may_not_change(tmp_path: Path) -> None:
     after = {p: p.read_bytes() for p in before}
     after.pop(folder / "run.log"), before.pop(folder / "run.log")
     assert after == before
+
+
+def test_weights_alone_are_no_training_to_go_on_with(tmp_path: Path) -> None:
+    train(*RUN, "hydra.run.dir=a", cwd=tmp_path).succeeded()
+    ran = train("resume=a/checkpoints/best.pt", "trainer.epochs=9", cwd=tmp_path)
+    assert ran.code == 2
+    assert "best.pt holds weights only" in ran.error
+    assert "\n" not in ran.error.strip()
 
 
 def test_the_rest_may_change(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -97,7 +98,9 @@ def test_ctrl_c(tracking: str, tmp_path: Path) -> None:
     assert "Traceback" not in text
     last = text.splitlines()[-1]
     assert last.startswith("error: interrupted by SIGINT; go on with: python ")
-    assert last.endswith(f"scripts/train.py resume={folder.relative_to(tmp_path)}")
+    words = shlex.split(last.partition("go on with: ")[2])
+    assert words[1].endswith("scripts/train.py")
+    assert words[2:] == [f"resume={folder.relative_to(tmp_path)}"]
     found = status(folder)
     assert (found["state"], found["exit_code"]) == ("interrupted", 130)
     assert found["end"] is not None
