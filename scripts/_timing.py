@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,6 +50,24 @@ class Timing:
         """Median and quartiles of this time over the other's, round by round."""
         both = self.seconds.keys() & other.seconds.keys()
         return quartiles(self.seconds[i] / other.seconds[i] for i in both)
+
+
+def alternate(entrants: dict[str, Callable[[int], Any]], number: int) -> Iterator[tuple[str, Any]]:
+    """What each gives for turn ``number``, in an order that turns round from one to the next."""
+    turn = list(entrants.items())
+    yield from ((who, run(number)) for who, run in (turn if number % 2 else reversed(turn)))
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the files of runs, with a log file there as Hydra would have it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        log = logging.FileHandler(Path(temporary) / "run.log", encoding="utf-8")
+        logging.basicConfig(level=logging.INFO, handlers=[log])
+        try:
+            yield Path(temporary)
+        finally:
+            log.close()
 
 
 def quartiles(values: Any) -> dict[str, float]:

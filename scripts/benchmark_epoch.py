@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _timing import exit_cleanly, machine, natural, quartiles, write_json
+from _timing import alternate, exit_cleanly, machine, natural, quartiles, scratch, write_json
 
 from eqprop.compose import compose, conf_dir, validate_composed
 from eqprop.hardware import calm_idle_threads
@@ -142,9 +140,7 @@ def compete(contests: list[Contest], epochs: int) -> None:
     """Epoch by epoch, in an order that turns round; the first epoch of each is not counted."""
     for number in range(1, epochs + 2):
         for one in contests:
-            turn = list(one.entrants.items())
-            for who, epoch in turn if number % 2 else reversed(turn):
-                row = epoch(number)
+            for who, row in alternate(one.entrants, number):
                 if number > 1:
                     one.rows[who].append(row)
 
@@ -170,11 +166,7 @@ def show(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     args = arguments()
     calm_idle_threads()  # as a run does
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
-        folder = Path(temporary)
-        log = logging.FileHandler(folder / "run.log", encoding="utf-8")  # as Hydra would
-        logging.basicConfig(level=logging.INFO, handlers=[log])
-        stack.callback(log.close)
+    with scratch() as folder, contextlib.ExitStack() as stack:
         names = dict.fromkeys(args.experiments)
         contests = [stack.enter_context(contest(name, args, folder)) for name in names]
         report: dict[str, Any] = {"machine": machine(), "settings": vars(args)}

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _timing import exit_cleanly, machine, natural, quartiles, write_json
+from _timing import alternate, exit_cleanly, machine, natural, quartiles, scratch, write_json
 
 from eqprop.compose import compose, validate_composed
 from eqprop.hardware import calm_idle_threads
@@ -105,9 +103,7 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
     with surviving(overrides, folder / name) as training:
         turns = {"with": epoch_of(training), "without": epoch_of(bare(overrides))}
         for number in range(1, args.epochs + 2):
-            pairs = list(turns.items())
-            for which, epoch in pairs if number % 2 else reversed(pairs):
-                taken = epoch(number)
+            for which, taken in alternate(turns, number):
                 if number > 1:
                     seconds[which].append(taken)
     ratios = [a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)]
@@ -131,11 +127,7 @@ def show(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     args = arguments()
     calm_idle_threads()  # as a run does
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
-        folder = Path(temporary)
-        log = logging.FileHandler(folder / "run.log", encoding="utf-8")  # as Hydra would
-        logging.basicConfig(level=logging.INFO, handlers=[log])
-        stack.callback(log.close)
+    with scratch() as folder:
         results = [compare(name, args, folder) for name in dict.fromkeys(args.experiments)]
     show(results)
     write_json(args.json, {"machine": machine(), "settings": vars(args), "results": results})

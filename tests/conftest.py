@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from reference import PHI, Reference
+from running import git
 from torch import Tensor
 
 torch.set_num_threads(1)  # tensors are small here, and threads that wait for a shared core are slow
@@ -25,6 +26,18 @@ def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"full MNIST is not at {folder}")
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository of one commit, in which ``code.py`` is old."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "code.py").write_text("old\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.sweep.job import Handle, Job, JobLauncher, Outcome
+from eqprop.sweep.order import Terms
 
 PROGRAM = """
 import ctypes, os, signal, sys, time
@@ -68,6 +69,7 @@ if how == "late":
 """
 
 
+LIMIT = 6  # seconds of a job
 MIXED = ["fine"] * 6 + ["kill", "segfault", "exit0", "nan", "deaf", "raise"]
 """How twelve jobs end of which half go wrong."""
 
@@ -77,6 +79,11 @@ def program(folder: Path) -> tuple[str, ...]:
     script = folder / "job.py"
     script.write_text(PROGRAM)
     return (sys.executable, str(script))
+
+
+def terms(folder: Path, timeout: float | None = LIMIT) -> Terms:
+    """What all jobs of a launcher under test have in common."""
+    return Terms(program(folder), timeout=timeout, grace=0.5)
 
 
 def job(folder: Path, number: int, how: str, *more: str) -> Job:

@@ -227,3 +227,24 @@ def _home() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="eqprop-home-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:
+    """A process of Python's own that runs ``code``, with pipes to and from it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **options,
+    )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says to a command in ``folder``."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    command = ["git", *who, *arguments]
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()

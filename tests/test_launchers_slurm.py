@@ -14,19 +14,29 @@ from pathlib import Path
 import psutil
 import pytest
 from clusters import a_slurm, number_of, state_of, steps_of
-from jobs import MIXED, drive, ends, hanging, hung_below, job, pid_of, program, tries, until, wait
+from jobs import (
+    LIMIT,
+    MIXED,
+    drive,
+    ends,
+    hanging,
+    hung_below,
+    job,
+    pid_of,
+    terms,
+    tries,
+    until,
+    wait,
+)
 from running import ROOT
 from searching import planned
 
 from eqprop.errors import ConfigError
 from eqprop.sweep import marks
 from eqprop.sweep.job import Handle, Job
-from eqprop.sweep.order import Terms
 from eqprop.sweep.queue import SlurmQueue
 from eqprop.sweep.run import conduct
 from eqprop.sweep.submitit import TICKET, SubmititSlurmLauncher
-
-TIMEOUT = 6  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +49,6 @@ def slurm() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def terms(folder: Path, timeout: float | None = TIMEOUT) -> Terms:
-    return Terms(program(folder), timeout=timeout, grace=0.5)
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def test_twelve_jobs_on_slurm(tmp_path: Path, slurm: None) -> None:
             """Nothing to close."""
 
     jobs = [job(tmp_path, number, how) for number, how in enumerate(MIXED)]
-    ends(drive(Noting(), jobs), MIXED, TIMEOUT)
+    ends(drive(Noting(), jobs), MIXED, LIMIT)
     for number, how in enumerate(MIXED):
         expected = "COMPLETED 0:0 0" if how == "fine" else "FAILED 1:0 0"
         until(

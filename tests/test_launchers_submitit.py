@@ -10,24 +10,29 @@ from pathlib import Path
 
 import psutil
 import pytest
-from jobs import MIXED, drive, ends, hanging, hung_below, job, pid_of, program, tries, wait
+from jobs import (
+    LIMIT,
+    MIXED,
+    drive,
+    ends,
+    hanging,
+    hung_below,
+    job,
+    pid_of,
+    terms,
+    tries,
+    wait,
+)
 from running import ROOT
 from searching import planned
 
-from eqprop.sweep.order import Terms
 from eqprop.sweep.run import conduct
 from eqprop.sweep.submitit import SubmititLocalLauncher, minutes_for
-
-TIMEOUT = 6  # seconds
 
 
 @pytest.fixture(autouse=True)
 def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def terms(folder: Path, timeout: float | None = TIMEOUT) -> Terms:
-    return Terms(program(folder), timeout=timeout, grace=0.5)
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def local(tmp_path: Path) -> Iterator[SubmititLocalLauncher]:
 
 def test_twelve_jobs_of_which_some_go_wrong(local: SubmititLocalLauncher, tmp_path: Path) -> None:
     jobs = [job(tmp_path, number, how) for number, how in enumerate(MIXED)]
-    ends(drive(local, jobs), MIXED, TIMEOUT)
+    ends(drive(local, jobs), MIXED, LIMIT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])

@@ -6,31 +6,17 @@ import errno
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from running import python
 
 from eqprop.errors import ConfigError
 from eqprop.record import RunFolder, is_alive
 
-PACKAGE = Path(__file__).parents[1]
-
 
 def status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
-
-
-def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
-        **options,
-    )
 
 
 def test_a_folder_with_a_record_is_refused(tmp_path: Path) -> None:

@@ -7,29 +7,10 @@ from pathlib import Path
 
 import pytest
 from interrupted import before_step, with_code
-from running import QUICK, train
+from running import QUICK, git, train
 
 from eqprop.record import RunFolder
 from eqprop.redact import redact
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
-    command = ["git", *who, *arguments]
-    return subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    git(folder, "init", "-q")
-    (folder / "code.py").write_text("old\n")
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "first")
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,12 @@ def _cache_folder() -> Path:
 @torch.no_grad()
 def feedforward(model: Any) -> None:
     """The feed-forward pass of a model to which the loop `applies`: each layer at its drive."""
-    model.constants(model.u)
     drive = model.buffers_of("drive")
-    model.u[1].copy_(drive[1])
-    relax(model, Move(newton=False, step=0.0), 0)
-    model.u[2].copy_(drive[2])
+    with model.holding_weights():  # `relax` keeps the product of the input
+        model.constants(model.u)
+        model.u[1].copy_(drive[1])
+        relax(model, Move(newton=False, step=0.0), 0)
+        model.u[2].copy_(drive[2])
 
 
 @torch.no_grad()
