@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from eqprop.graphs import build_step, captures
 from eqprop.hardware import processors
 from eqprop.inspection import Inspection
 from eqprop.keeper import Checkpoints
+from eqprop.optimizer import build_optimizer
 from eqprop.redact import redact, redact_all
 from eqprop.relaxation import Solver, fused
 from eqprop.resume import Earlier, cut_metrics, take, warn_of_differences
@@ -50,9 +49,7 @@ def build_training(cfg: DictConfig, config: Config) -> Training:
         model.energy = torch.compile(model.energy)  # type: ignore[method-assign]
     model.generator = torch.Generator(device).manual_seed(config.seed)
     solver: Solver = made(cfg.dynamics).for_model(model)
-    compiles = config.device.compile
-    if compiles is True or (compiles and fused.pays(solver, model, len(data.train))):
-        solver.compile_for(model)
+    fused.prepare(solver, model, config.device.compile, len(data.train))
     trainer, captured = config.trainer, captures(config, device)
     if trainer.limit_batches is not None:
         data = data.first(trainer.limit_batches, trainer.eval_batch_size)
@@ -126,28 +123,6 @@ def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel
     return model
 
 
-def build_optimizer(
-    node: DictConfig, model: EnergyBasedModel, captured: bool = False
-) -> torch.optim.Optimizer:
-    """The optimizer of ``cfg.optimizer``, fused (one pass over memory) where torch has that."""
-    build = instantiate(node, _partial_=True)
-    parameters, known = list(model.parameters()), inspect.signature(build.func).parameters
-    if captured and "capturable" in known:  # it counts its steps on the device
-        build = partial(build, capturable=True)
-    elif captured and build.func is not torch.optim.SGD:
-        raise ConfigError(
-            f"device.cuda_graph=true: {node._target_} takes no capturable=True; choose auto"
-        )
-    if "fused" not in node and "fused" in known:
-        try:
-            fused: torch.optim.Optimizer = build(parameters, fused=True)
-            return fused
-        except (RuntimeError, ValueError):  # not for this device or precision
-            pass
-    optimizer: torch.optim.Optimizer = build(parameters)
-    return optimizer
-
-
 def build_trackers(
     config: Config, cfg: DictConfig, training: Training, checkpoints: Path | None = None
 ) -> Trackers:
@@ -186,8 +161,7 @@ def attach_keeper(
         "run_id": run.id,
         "config": run.config,
         "versions": environment.versions(),
-        "threads": torch.get_num_threads(),
-        "device": device_name(training),
+        **rounding(training),
     }
     how = config.checkpoint
     training.keeper = Checkpoints(
@@ -196,12 +170,16 @@ def attach_keeper(
     )
 
 
-def device_name(training: Training) -> str:
-    """What a run computes on: other processors round differently."""
+def rounding(training: Training) -> dict[str, Any]:
+    """What decides a run's last digits and may be other when it is resumed."""
     device = training.data.train.x.device
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return str(environment.hardware()["cpu"])
+    on_gpu = device.type == "cuda"
+    return {
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else environment.hardware()["cpu"],
+        "matmul": torch.get_float32_matmul_precision(),
+        "compiled": training.solver.compiled or "energy" in vars(training.model),
+    }
 
 
 def go_on(training: Training, earlier: Earlier) -> None:
@@ -209,7 +187,7 @@ def go_on(training: Training, earlier: Earlier) -> None:
     start = take(earlier)
     if start is not None:
         restore(training, start)
-        warn_of_differences(start.meta, torch.get_num_threads(), device_name(training))
+        warn_of_differences(start.meta, rounding(training))
     size = 0 if start is None else int(start.meta["metrics_bytes"])
     cut_metrics(earlier.folder / "metrics.jsonl", size)
 

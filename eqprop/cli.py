@@ -73,8 +73,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def save_configuration(cfg: DictConfig, folder: Path) -> None:
     """Write ``.hydra``: what the run really uses, where Hydra leaves interpolations as they are.
 
-    No secret stays in it. Of a run that is resumed, or started with ``hydra.output_subdir=null``,
-    Hydra writes nothing itself.
+    No secret gets into it: Hydra itself writes none (``command``).
     """
     contents: dict[str, Any] = {"config.yaml": plain(cfg)}
     if HydraConfig.initialized():

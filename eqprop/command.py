@@ -23,6 +23,9 @@ from eqprop.suggest import key_of, show
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 _OWN = ("resume", "rerun")
 
+_NO_FILES = "hydra.output_subdir=null"
+"""Hydra's own record would hold secrets until ours replaces it, and write over a run to resume."""
+
 
 def prepared(argv: Sequence[str]) -> list[str]:
     """The arguments as Hydra shall get them, checked: it would only fail later, and in many lines.
@@ -36,8 +39,12 @@ def prepared(argv: Sequence[str]) -> list[str]:
         print(text)
         raise SystemExit(0)
     cfg = check(arguments)
+    if cfg is None:  # there will be no run in this process
+        return arguments
     _refuse_other_rerun(cfg)
-    return [*arguments, *_spare_earlier_run(cfg)]
+    _warn_of_new_folder(cfg)
+    flags, words = _split(arguments)
+    return [*flags, *words, _NO_FILES]
 
 
 def expand(argv: Sequence[str]) -> list[str]:
@@ -46,10 +53,7 @@ def expand(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: if there is no such run, or if they contradict the rest of the command.
     """
-    words = list(get_args_parser().parse_args(list(argv)).overrides)
-    given_flags = list(argv)
-    for word in words:
-        given_flags.remove(word)
+    given_flags, words = _split(argv)
     asked = {
         key: value for word in words if (key := key_of(word)) in _OWN and (value := _value(word))
     }
@@ -69,7 +73,7 @@ def expand(argv: Sequence[str]) -> list[str]:
             raise ConfigError(
                 f"resume={value}: the run stays in its folder; leave hydra.run.dir out"
             )
-        merged += [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null"]
+        merged.append(f"hydra.run.dir={quoted(str(folder))}")
     return [*flags, *given_flags, *merged]
 
 
@@ -147,6 +151,15 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'.replace("${", "\\${")
 
 
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags with their values, and the overrides, which Hydra takes in one piece only."""
+    words = list(get_args_parser().parse_args(list(argv)).overrides)
+    flags = list(argv)
+    for word in words:
+        flags.remove(word)
+    return flags, words
+
+
 def _value(word: str) -> str:
     value = word.partition("=")[2].strip()
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
@@ -154,9 +167,9 @@ def _value(word: str) -> str:
     return value
 
 
-def _refuse_other_rerun(cfg: DictConfig | None) -> None:
+def _refuse_other_rerun(cfg: DictConfig) -> None:
     """Refuse to start a recorded run again where its command now means something else."""
-    if cfg is None or cfg.rerun is None:
+    if cfg.rerun is None:
         return
     folder = Path(cfg.rerun)
     flags, words = recorded_command(folder)
@@ -167,18 +180,12 @@ def _refuse_other_rerun(cfg: DictConfig | None) -> None:
         refuse_other_defaults(folder, values)
 
 
-def _spare_earlier_run(cfg: DictConfig | None) -> list[str]:
-    """What to add to the command line so that Hydra does not write over the run to resume."""
-    folder = None if cfg is None else _chosen_folder(cfg)
-    if cfg is None or folder is None:
-        return []
-    resumes = cfg.resume == "auto" and (folder / "status.json").exists()
-    return ["hydra.output_subdir=null"] if resumes else []
-
-
-def _chosen_folder(cfg: DictConfig) -> Path | None:
-    """The folder that a single run is about to use, or None where only Hydra can tell."""
-    try:
-        return Path(OmegaConf.select(cfg, "hydra.run.dir"))
-    except Exception:  # it depends on what Hydra sets when it starts the job
-        return None
+def _warn_of_new_folder(cfg: DictConfig) -> None:
+    """Say that ``resume=auto`` has nothing to go on with where each command has its own folder."""
+    hydra: Any = OmegaConf.to_container(cfg.hydra, resolve=False)
+    if cfg.resume == "auto" and "${now:" in str(hydra["run"]["dir"]):
+        print(
+            "warning: resume=auto: hydra.run.dir is a new folder for every command, so this is a "
+            "new run; give hydra.run.dir=DIR, the same every time",
+            file=sys.stderr,
+        )

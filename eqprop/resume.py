@@ -188,14 +188,21 @@ def cut_metrics(path: Path, size: int) -> None:
         os.fsync(file.fileno())
 
 
-def warn_of_differences(meta: Mapping[str, Any], threads: int, device: str) -> None:
-    """Say what differs from where the checkpoint was written, if numbers may differ by it."""
+def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) -> None:
+    """Say what differs from where the checkpoint was written, if numbers may differ by it.
+
+    ``rounding`` is what there is now of what the checkpoint's ``meta`` holds under the same names.
+    """
     from eqprop.environment import versions  # loads psutil, which no mistake should wait for
 
-    old = {**meta.get("versions", {}), "threads": meta.get("threads"), "device": meta.get("device")}
-    now = {**versions(), "threads": threads, "device": device}
-    what = ("python", "eqprop", "torch", "numpy", "threads", "device")
-    changed = [f"{k} {old.get(k)} → {now[k]}" for k in what if old.get(k) != now[k]]
+    packages = ("python", "eqprop", "torch", "numpy")
+    old = {**meta.get("versions", {}), **meta}
+    now = {**{name: versions()[name] for name in packages}, **rounding}
+    changed = [
+        f"{name} {show(old[name])} → {show(value)}"
+        for name, value in now.items()
+        if name in old and old[name] != value
+    ]
     if changed:
         log.warning("the last digits may differ from an uninterrupted run: %s", ", ".join(changed))
 

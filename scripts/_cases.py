@@ -162,12 +162,13 @@ def training_of(
         "dataset.limit=null",
         "dataset.normalize=null",
     ]
-    if name in SOLVERS and not any(word.startswith("device.compile=") for word in extra):
-        overrides.append("device.compile=true")  # as in any run whose epochs are long
     if point.steps is not None:
         overrides += [f"dynamics.n_relax={point.steps}", "dynamics.n_nudged=null"]
     cfg = compose([*overrides, *place.extra, *extra])
-    return build_training(cfg, validate_composed(cfg))
+    training = build_training(cfg, validate_composed(cfg))
+    if name in SOLVERS and cfg.device.compile == "auto":  # as in any run whose epochs are long
+        training.solver.compile_for(training.model)
+    return training
 
 
 def ep_step(training: Training) -> Callable[[], object]:

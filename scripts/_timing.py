@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from eqprop import environment
 from eqprop.errors import UserError
+from eqprop.files import write_atomically
 from eqprop.output import prepare_output
 from eqprop.streams import flush, open_streams
 
@@ -162,7 +163,7 @@ def machine() -> dict[str, Any]:
     return state
 
 
-def write_json(path: str | None, report: dict[str, Any]) -> None:
+def write_json(path: str | None, report: Any) -> None:
     """Write the report if a path was given; a folder that is not there is made.
 
     Raises:
@@ -172,7 +173,7 @@ def write_json(path: str | None, report: dict[str, Any]) -> None:
         return
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -12,14 +12,12 @@ cosine between the two.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _timing import exit_cleanly
+from _timing import exit_cleanly, write_json
 from rich.table import Table
 from torch import Tensor
 
@@ -27,7 +25,6 @@ from eqprop import assembly
 from eqprop.compose import compose, validate_composed
 from eqprop.data import one_hot
 from eqprop.errors import UserError
-from eqprop.files import write_atomically
 from eqprop.quiet import QuietConsole
 from eqprop.training import Training
 
@@ -72,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rows = list(measured(overrides, epochs, precisions))
                 show(f"{model.partition('=')[2]}, {epochs} epochs, {args.device}", rows)
                 found += [{"model": model, "epochs": epochs, **row} for row in rows]
-        if args.json is not None:
-            write(args.json, json.dumps(found, indent=1))
+        write_json(args.json, found)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -87,7 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=_count, default=3, help="of training, for the second table (0: none)"
     )
-    parser.add_argument("--json", type=Path, help="a file to write the numbers to")
+    parser.add_argument("--json", metavar="PATH", help="a file to write the numbers to")
     parser.add_argument("overrides", nargs="*", help="as for scripts/train.py")
     return parser.parse_intermixed_args(argv)
 
@@ -140,14 +136,6 @@ def error_of(found: Tensor, right: Tensor) -> Error:
     norm = torch.linalg.vector_norm
     cosine = torch.sum(found * right) / (norm(found) * norm(right))
     return Error(float(norm(found - right) / norm(right)), float(cosine))
-
-
-def write(path: Path, text: str) -> None:
-    """Write the file, whole or not at all."""
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -10,13 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from compare import blocks, letter_of
 from made_runs import make_run
-from running import ROOT
-
-SCRIPTS = ROOT / "scripts"
-sys.path.append(str(SCRIPTS))
-
-from compare import blocks, letter_of  # noqa: E402
+from scripting import SCRIPTS
 
 
 def compare(*arguments: object, status: int = 0) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -15,20 +13,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import _solver_report
+import _solver_starts
+import compare_solvers
 import pytest
 import torch
+from _relaxing import Curve, curve_of
+from _solver_starts import batch_of, held, solvers_of
 from conftest import make_model, one_hot
+from scripting import is_png, run
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-sys.path.append(str(SCRIPTS))
-
-import _solver_report  # noqa: E402
-import _solver_starts  # noqa: E402
-import compare_solvers  # noqa: E402
-from _relaxing import Curve, curve_of  # noqa: E402
-from _solver_starts import batch_of, held, solvers_of  # noqa: E402
-
-from eqprop.relaxation import Euler  # noqa: E402
+from eqprop.relaxation import Euler
 
 Row = dict[str, Any]
 STUDY = (
@@ -37,15 +32,6 @@ STUDY = (
     *("--levels", 1e-1, 1e-3, 1e-2),
 )
 SIGMOID, PIECEWISE = {"euler", "euler adaptive", "newton", "anderson"}, {"newton", "exact"}
-
-
-def run(*arguments: object, status: int = 0) -> str:
-    command = [sys.executable, str(SCRIPTS / "compare_solvers.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if status else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +99,11 @@ def test_the_report_tells_of_its_making(report: Row) -> None:
 )
 def test_the_figure(report: Row, tmp_path: Path) -> None:
     _solver_report.plot(report["rows"], str(tmp_path / "docs" / "solvers.png"))
-    assert (tmp_path / "docs" / "solvers.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert is_png(tmp_path / "docs" / "solvers.png")
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    assert "no checkpoint" in run("--run", tmp_path, status=2)
+    assert "no checkpoint" in run("compare_solvers.py", "--run", tmp_path, status=2)
 
 
 @pytest.mark.parametrize("value", ["2", "0", "x", "nan"])

@@ -1,24 +1,17 @@
-"""The compiled loops against the plain operations, against double precision, and in a run."""
+"""The compiled loops against the plain operations and against double precision."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from running import QUICK, rows, train
+from looped import COSTS, ENERGIES, SIZES, SOLVERS, assert_same, network, network_like, relaxed
 
-from eqprop import ConditionalGaussian, CrossEntropy, RestrictedHopfield, SquaredError
+from eqprop import ConditionalGaussian
 from eqprop.relaxation import Euler, Newton, StopReason, fused
-from eqprop.relaxation.replay import ReplayedSolver
-
-SIZES = [12, 301, 7]  # no multiple of what a vector register or a pass holds
-ENERGIES = (ConditionalGaussian, RestrictedHopfield)
-COSTS = (SquaredError, CrossEntropy)
-SOLVERS = {"euler": lambda: Euler(dt=0.3, tau=1.5), "newton": lambda: Newton(dt=0.9)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,26 +24,6 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def network(energy=RestrictedHopfield, cost=SquaredError, batch=9, phi=("sigmoid", "tanh"), seed=0):
-    """An energy with its input clamped, in a random state, nudged towards random targets."""
-    generator = torch.Generator().manual_seed(seed)
-    model = energy(SIZES, cost(0.7), batch, ["identity", *phi])
-    model.clamp_layer(0, torch.randn(batch, SIZES[0], generator=generator))
-    for layer in model.u[1:]:
-        layer.normal_(generator=generator)
-    classes = torch.randint(SIZES[-1], (batch,), generator=generator)
-    model.set_C_target(torch.nn.functional.one_hot(classes, SIZES[-1]).float())
-    return model
-
-
-def relaxed(solver: ReplayedSolver, model, n_steps: int = 8) -> list[torch.Tensor]:
-    start = [layer.clone() for layer in model.u]
-    solver.relax(model, n_steps)
-    end = [layer.clone() for layer in model.u[1:]]
-    model.u = start
-    return end
 
 
 @pytest.mark.parametrize("phi", list(itertools.product(("sigmoid", "tanh"), repeat=2)))
@@ -69,18 +42,6 @@ def test_it_goes_where_the_plain_steps_go_in_double_precision(energy, cost, solv
         exact = relaxed(SOLVERS[solver](), network_like(model))
         for found, wanted in zip(loops, exact, strict=True):
             assert (found - wanted).abs().max() <= 2e-5 * (1 + wanted.abs().max())
-
-
-def network_like(model):
-    """The same network and state in float64."""
-    double = type(model)(SIZES, model.c_energy, model.batch_size, list(model.phi))
-    double = double.double()
-    for mine, theirs in zip(double.parameters(), model.parameters(), strict=True):
-        mine.data.copy_(theirs.data)
-    double.clamp_layer(0, model.u[0].double())
-    for mine, theirs in zip(double.u, model.u, strict=True):
-        mine.copy_(theirs)
-    return double
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -202,81 +163,3 @@ def gradients(model):
     out = [torch.zeros_like(p) for p in model.parameters()]
     model.contrast_(None, model.u, 1.0, out)
     return out
-
-
-def assert_same(found, wanted) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert (one - other).abs().max() <= 1e-5 * (1 + other.abs().max())
-
-
-def other_class(model):
-    class Mine(type(model)):
-        def energy(self, u):
-            return 2 * super().energy(u)
-
-    model.__class__ = Mine
-
-
-CHANGES = {
-    "a clamped output": lambda model: model.clamp_layer(2, model.u[2].clone()),
-    "a free input": lambda model: model.release_layer(0),
-    "a class of somebody's own": other_class,
-    "double precision": lambda model: model.double(),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_it_keeps_its_hands_off(change) -> None:
-    """There the plain operations run, with the same result as if nothing had been compiled."""
-    model, ours = network(), Newton()
-    ours.compile_for(model)
-    CHANGES[change](model)
-    assert not fused.applies(model)
-    for found, wanted in zip(relaxed(ours, model), relaxed(Newton(), model), strict=True):
-        assert torch.equal(found, wanted)
-
-
-@pytest.mark.parametrize(
-    ("solver", "fit"),
-    [
-        (Euler(adaptive=True), network()),
-        (Euler(tol=1e-3), network()),
-        (Euler(), network(phi=("relu", "relu"))),
-        (Newton(), ConditionalGaussian([4, 5, 5, 3], SquaredError(1.0), 2, ["tanh"] * 3)),
-        (Newton(), ConditionalGaussian([4, 5, 300], SquaredError(1.0), 2, ["tanh"] * 2)),
-    ],
-)
-def test_nothing_is_compiled_where_it_is_of_no_use(solver, fit) -> None:
-    solver.compile_for(fit)
-    assert not solver.compiled
-
-
-def test_only_a_long_epoch_pays() -> None:
-    model = network()  # 308 units that move
-    solver = Euler(n_relax=10, n_nudged=10)
-    enough = fused.PAYS / (20 * 308)
-    assert fused.pays(solver, model, int(enough) + 1)
-    assert not fused.pays(solver, model, int(enough) - 1)
-    gaussian = network(ConditionalGaussian)  # its free phase takes no steps
-    assert not fused.pays(solver, gaussian, int(enough * 1.9))
-    assert fused.pays(solver, gaussian, int(enough * 2) + 1)
-
-
-@pytest.mark.parametrize("model", ["gaussian", "hopfield"])
-def test_a_run_learns_the_same(model: str, tmp_path: Path) -> None:
-    """Rounding apart: the accuracies of two short runs agree."""
-    both = []
-    for compile_ in ("true", "false"):
-        folder = f"hydra.run.dir={tmp_path / compile_}"
-        overrides = ("dataset.limit=500", "trainer.epochs=2", "trainer.log_every=5")
-        ran = train(
-            *QUICK, *overrides, f"model={model}", f"device.compile={compile_}", folder, cwd=tmp_path
-        )
-        ran.succeeded()
-        both.append(rows(tmp_path / compile_))
-    assert len(both[0]) == len(both[1]) > 2
-    for mine, plain in zip(*both, strict=True):
-        assert mine.keys() == plain.keys()
-        for name in mine.keys() - {"time/train_s", "time/eval_s", "throughput/examples_per_s"}:
-            slack = 0.02 if name.startswith("accuracy") else 0.0
-            assert mine[name] == pytest.approx(plain[name], rel=2e-3, abs=slack + 1e-4), name

@@ -11,12 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import eqprop
 from eqprop import hardware
-from eqprop.assembly import build_optimizer
 from eqprop.compose import compose, validate_composed
 from eqprop.data import Data, Split
 from eqprop.errors import ConfigError
 from eqprop.estimator import CenteredEquilibriumPropagation
 from eqprop.graphs import captures
+from eqprop.optimizer import build_optimizer
 from eqprop.options import PIECEWISE_LINEAR
 from eqprop.relaxation import Exact, Solver
 from eqprop.stepping import PlainStep

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
 from pathlib import Path
-from typing import Any
 
+import precision
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module("precision")
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-def test_error_of(script: Any) -> None:
+def test_error_of() -> None:
     right = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert script.error_of(right, right) == (0.0, pytest.approx(1.0))
-    assert script.error_of(2 * right, right) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert precision.error_of(right, right) == (0.0, pytest.approx(1.0))
+    assert precision.error_of(2 * right, right) == (pytest.approx(1.0), pytest.approx(1.0))
     turned = torch.tensor([-4.0, 3.0], dtype=torch.float64)
-    assert script.error_of(turned, right) == (pytest.approx(math.sqrt(2)), pytest.approx(0.0))
+    assert precision.error_of(turned, right) == (pytest.approx(math.sqrt(2)), pytest.approx(0.0))
 
 
 def test_each_precision_is_as_wrong_as_its_digits(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "found.json"
     words = ["dataset=digits", "model.hidden=[32]", "--epochs", "1", "--json", str(path)]
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
-        assert script.main(words) == 0
+        assert precision.main(words) == 0
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
@@ -48,8 +35,8 @@ def test_each_precision_is_as_wrong_as_its_digits(
         (f"model={name}", epochs) for name in ("gaussian", "hopfield") for epochs in (0, 1)
     }
     digits = {(r["model"], r["epochs"], r["precision"], r["parameter"]): r for r in rows}
-    for (*place, precision, name), row in digits.items():
-        if precision == "bfloat16":  # 2^16 times coarser than float32
+    for (*place, kind, name), row in digits.items():
+        if kind == "bfloat16":  # 2^16 times coarser than float32
             assert row["relative"] > 100 * digits[(*place, "float32", name)]["relative"]
         else:
             assert 0 < row["relative"] < 1e-3
@@ -57,6 +44,6 @@ def test_each_precision_is_as_wrong_as_its_digits(
     assert "bfloat16" in capsys.readouterr().out
 
 
-def test_a_wrong_override_is_one_line(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["optimizer.lr=abc"]) == 2
+def test_a_wrong_override_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert precision.main(["optimizer.lr=abc"]) == 2
     assert capsys.readouterr().err.startswith("error: optimizer.lr='abc'")

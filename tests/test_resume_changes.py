@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from interrupted import RUN, killed
 from running import QUICK, rows, status, train
+
+from eqprop.environment import versions
+from eqprop.resume import warn_of_differences
 
 
 def interrupted(cwd: Path, *more: str) -> Path:
@@ -69,6 +73,45 @@ def test_other_threads_are_a_warning(tmp_path: Path) -> None:
     ran = train("resume=a", "device.threads=2", cwd=tmp_path)
     assert ran.code == 0
     assert "the last digits may differ from an uninterrupted run: threads 1 → 2" in ran.out
+
+
+def test_other_arithmetic_is_a_warning(tmp_path: Path) -> None:
+    interrupted(tmp_path, "dynamics.tol=0", "device.compile=false")
+    ran = train("resume=a", "device.compile=true", "device.matmul=medium", cwd=tmp_path)
+    assert ran.code == 0
+    assert "run: matmul 'highest' → 'medium', compiled false → true" in ran.out
+
+
+def test_the_same_arithmetic_by_another_option_is_none(tmp_path: Path) -> None:
+    interrupted(tmp_path, "device.compile=auto")
+    ran = train("resume=a", "device.compile=false", cwd=tmp_path).succeeded()
+    assert "the last digits" not in ran.out
+
+
+def test_a_checkpoint_that_does_not_know_how_it_computed_is_not_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One of an earlier version lacks what is compared today."""
+    warn_of_differences({"versions": versions()}, {"compiled": True, "matmul": "high"})
+    assert not caplog.records
+    warn_of_differences({"versions": {"torch": "2.0"}, "compiled": None}, {"compiled": True})
+    (line,) = caplog.messages
+    assert line.endswith(f"torch '2.0' → '{versions()['torch']}', compiled null → true")
+
+
+def test_auto_without_a_folder_says_that_it_begins_anew(tmp_path: Path) -> None:
+    ran = train(*QUICK, "resume=auto", cwd=tmp_path)
+    assert ran.code == 0
+    assert "resume=auto: hydra.run.dir is a new folder for every command" in ran.error
+    train(*QUICK, "resume=auto", "hydra.run.dir=a", cwd=tmp_path).succeeded()
+
+
+def test_auto_with_a_flag_after_the_overrides(tmp_path: Path) -> None:
+    """Hydra takes overrides in one piece only: ours are not put behind the flags."""
+    command = (*RUN, "resume=auto", "hydra.run.dir=a", "--config-dir", str(tmp_path))
+    killed(20, *command, cwd=tmp_path)
+    train(*command, cwd=tmp_path).succeeded()
+    assert rows(tmp_path / "a")[-1]["epoch"] == 3
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:

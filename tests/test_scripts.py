@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
-import os
-import subprocess
 import sys
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import _timing
 import pytest
+from _child import in_child, measure
+from _timing import Case, interleave, quartiles
+from scripting import is_png, needs_matplotlib, run
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-sys.path.append(str(SCRIPTS))
-
-import _timing  # noqa: E402
-from _child import in_child, measure  # noqa: E402
-from _timing import Case, interleave, quartiles  # noqa: E402
-
-from eqprop.errors import UserError  # noqa: E402
-
-needs_matplotlib = pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None,
-    reason="figures need matplotlib: pip install 'eqprop[report]'",
-)
-
-
-def run(script: str, *arguments: object, status: int = 0) -> str:
-    """What the script prints: its output, or where it should fail, its message."""
-    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if status else done.stdout
-
-
-def is_png(path: Path) -> bool:
-    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+from eqprop.errors import UserError
 
 
 def positive(spread: dict[str, float], suffix: str = "") -> bool:
@@ -228,77 +203,3 @@ def test_what_surviving_costs(tmp_path: Path) -> None:
     for result in results:
         assert all(positive(result[which]) for which in ("with", "without", "ratio"))
         assert result["epochs"] == 2
-
-
-# ---------------------------------------------------------------------- plot_runs.py
-
-
-def make_run(folder: Path, lr: float, split: str = "test") -> Path:
-    """A run's folder as training leaves it, its last line torn."""
-    rows = [
-        {"step": 10 * epoch, "epoch": epoch, f"accuracy/{split}": 0.8 + epoch / 100,
-         "time/train_s": 1.0}
-        for epoch in range(1, 6)
-    ]  # fmt: skip
-    (folder / ".hydra").mkdir(parents=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metrics.jsonl").write_text(lines + '{"step": 60, "epo')
-    (folder / ".hydra" / "config.yaml").write_text(
-        "name: null\nmodel: {_target_: eqprop.ConditionalGaussian}\n"
-        "dynamics: {_target_: eqprop.relaxation.Euler, n_relax: 20}\n"
-        f"dataset: {{_target_: eqprop.data.Digits}}\noptimizer: {{lr: {lr}}}\n"
-    )
-    return folder
-
-
-@needs_matplotlib
-def test_runs_in_one_figure(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / name, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
-    run("plot_runs.py", *runs, "--out", tmp_path / "docs" / "runs.png")
-    assert is_png(tmp_path / "docs" / "runs.png")
-
-
-def test_runs_are_read_and_told_apart(tmp_path: Path) -> None:
-    from plot_runs import read_run, told_apart
-
-    folders = [make_run(tmp_path / name, lr) for name, lr in (("a", 0.1), ("b", 0.2))]
-    runs = [read_run(folder, None, None) for folder in folders]
-    assert runs[0].accuracy == [(epoch, 0.8 + epoch / 100) for epoch in range(1, 6)]
-    label = "ConditionalGaussian, Euler 20, Digits"
-    assert told_apart(runs) == [f"{label}, lr 0.1", f"{label}, lr 0.2"]
-    assert told_apart(runs[:1]) == [label]
-
-
-def test_a_test_set_measured_once_gives_way_to_validation(tmp_path: Path) -> None:
-    from plot_runs import read_run
-
-    folder = make_run(tmp_path / "a", 0.1, split="validation")
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('\n{"step": 60, "epoch": 6, "accuracy/test": 0.9}\n')
-    assert read_run(folder, "mine", None).split == "validation"
-    assert read_run(folder, "mine", "test").accuracy == [(6, 0.9)]
-
-
-def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
-    assert "is no run's folder" in run("plot_runs.py", tmp_path, "--out", "x.png", status=2)
-    (tmp_path / "metrics.jsonl").write_text("")
-    assert "no test accuracy" in run("plot_runs.py", tmp_path, "--out", "x.png", status=2)
-
-
-# ---------------------------------------------------------------------- picture_ep.py
-
-
-@needs_matplotlib
-def test_the_picture_of_ep(tmp_path: Path) -> None:
-    run("picture_ep.py", "--out", tmp_path / "ep.png")
-    assert is_png(tmp_path / "ep.png")
-
-
-def test_the_picture_s_errors_have_the_orders_that_it_names() -> None:
-    import picture_ep
-
-    model, target = picture_ep.network(seed=2)
-    found = picture_ep.errors(model, target)
-    for name, order in (("one-sided", 1), ("centered", 2)):
-        steps = zip(found[name][-3:], found[name][-2:], strict=False)
-        assert all(math.log10(a / b) * 3 == pytest.approx(order, abs=0.05) for a, b in steps)

@@ -95,6 +95,23 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
         assert KEY not in str(path)
 
 
+@pytest.mark.parametrize("extra", [(), ("hydra.output_subdir=.hydra",)])
+def test_no_secret_is_there_if_a_run_is_killed_before_it_begins(
+    extra: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Hydra has handed over, and nothing of ours has replaced what it wrote."""
+    dying = (
+        "import os, signal\n"
+        "from eqprop.record import RunFolder\n"
+        "RunFolder.claim = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    secret = f"tracking.notes={KEY}"
+    ran = with_code(dying, *QUICK, secret, *extra, cwd=tmp_path, env={"WANDB_API_KEY": KEY})
+    assert ran.code == -9
+    written = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
+
+
 def test_no_secret_is_in_a_traceback(tmp_path: Path) -> None:
     raising = before_step(3, f"raise RuntimeError('refused with {KEY}')")
     ran = with_code(raising, *QUICK, cwd=tmp_path, env={"WANDB_API_KEY": KEY})

@@ -32,6 +32,9 @@ class Solver(ABC):
 
     default_init: Init = "normal"
 
+    compiled = False
+    """Whether whole phases run as compiled loops: their last digits differ."""
+
     def __init__(
         self,
         n_relax: int | None,

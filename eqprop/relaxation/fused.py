@@ -19,7 +19,12 @@ import torch
 from eqprop.activation import Identity, Sigmoid, Tanh
 from eqprop.connection import Dense
 from eqprop.cost import CrossEntropy, SquaredError
-from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
+from eqprop.energy import (
+    ConditionalGaussian,
+    EnergyBasedModel,
+    LayeredEnergy,
+    RestrictedHopfield,
+)
 from eqprop.energy.state import NARROW
 
 log = logging.getLogger(__name__)
@@ -66,6 +71,18 @@ def fits(model: EnergyBasedModel) -> bool:
 def applies(model: EnergyBasedModel) -> bool:
     """Whether the loop can relax ``model`` as it is now."""
     return list(model.clamp_du) == [True, False, False] and fits(model)
+
+
+def prepare(solver: Any, model: EnergyBasedModel, wanted: bool | str, n_samples: int) -> None:
+    """Have ``solver`` use the loops as ``device.compile`` says, and tell where there are none."""
+    if wanted is True or (wanted and pays(solver, model, n_samples)):
+        solver.compile_for(model)
+    if wanted is True and isinstance(model, LayeredEnergy) and not solver.compiled:
+        log.warning(
+            "device.compile=true changes nothing here: there are loops for one hidden layer of "
+            "sigmoid or tanh, with dynamics euler (not adaptive) or newton, dynamics.tol=0, in "
+            "float32 on the CPU"
+        )
 
 
 def pays(solver: Any, model: EnergyBasedModel, n_samples: int) -> bool:

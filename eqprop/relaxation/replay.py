@@ -19,9 +19,6 @@ class ReplayedSolver(Solver):
     much as the arithmetic.
     """
 
-    compiled = False
-    """Whether to run a whole phase as one compiled loop, where there is one for it."""
-
     def compile_for(self, model: EnergyBasedModel) -> None:
         if self.move() is not None and self.tol <= 0 and fused.fits(model):
             fused.compile_loops()
