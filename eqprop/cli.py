@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from eqprop.command import prepared
 from eqprop.compose import conf_dir, register_resolvers, validate_composed
 from eqprop.errors import UserError
 from eqprop.failures import TRACEBACK, before_the_run, describe, reported
-from eqprop.files import write_atomically
+from eqprop.files import remove_leftovers, write_atomically
 from eqprop.hardware import calm_idle_threads
 from eqprop.output import prepare_output
 from eqprop.record import RunFolder
@@ -44,8 +45,8 @@ def main(cfg: DictConfig) -> float:
         if earlier is not None and earlier.is_finished(config.trainer.epochs):
             log.info("%s is done already, with an objective of %.4f", path, earlier.objective)
             return earlier.objective
-        with RunFolder.claim(path, resume=earlier is not None) as folder:
-            save_configuration(cfg, path)
+        configuration = partial(save_configuration, cfg)
+        with RunFolder.claim(path, resume=earlier is not None, first=configuration) as folder:
             from eqprop import assembly  # loads torch, which no mistake above should wait for
             from eqprop.console import show_result
             from eqprop.profiling import profiling
@@ -81,6 +82,7 @@ def save_configuration(cfg: DictConfig, folder: Path) -> None:
         contents["hydra.yaml"] = settings
         contents["overrides.yaml"] = settings["hydra"]["overrides"]["task"]
     (folder / ".hydra").mkdir(exist_ok=True)
+    remove_leftovers(folder / ".hydra")
     for name, content in contents.items():
         # before it is quoted and folded, which would hide a secret
         write_atomically(folder / ".hydra" / name, to_yaml(redact_all(content)).encode())

@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -56,12 +56,14 @@ class RunFolder:
         path: str | os.PathLike[str],
         command: Sequence[str] | None = None,
         resume: bool = False,
+        first: Callable[[Path], None] | None = None,
     ) -> RunFolder:
         """Take ``path`` (made if missing) for this run and record that it is running.
 
         ``command`` is the run's command line, ``sys.argv`` if not given; secrets in it are masked.
-        ``resume`` goes on with the run whose record the folder holds. Raises ConfigError if another
-        run is using the folder or, without ``resume``, has used it, or if it cannot be written.
+        ``resume`` goes on with the run whose record the folder holds. ``first`` writes what must be
+        there as soon as there is a record. Raises ConfigError if another run is using the folder
+        or, without ``resume``, has used it, or if it cannot be written.
         """
         path = Path(path)
         try:
@@ -71,7 +73,7 @@ class RunFolder:
             raise _unwritable(path, error) from error
         folder = cls(path, lock, sys.argv if command is None else command)
         try:
-            folder._begin(resume)
+            folder._begin(resume, first)
         except OSError as error:
             folder._release()
             raise _unwritable(path, error) from error
@@ -152,7 +154,7 @@ class RunFolder:
         with contextlib.suppress(RunError):
             self.finish(state, exit_code, _reason(error))
 
-    def _begin(self, resume: bool) -> None:
+    def _begin(self, resume: bool, first: Callable[[Path], None] | None) -> None:
         if not resume:
             refuse_used(self.path)
         earlier = read_status(self.path)
@@ -162,6 +164,8 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(self.path)
         remove_leftovers(self.checkpoints)
+        if first is not None:
+            first(self.path)
         self._write("status.json", self._status)
         self.record_environment()
 

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("gaussian", "hopfield")
+RUNS = {
+    "gaussian": ["model=gaussian"],
+    "hopfield": ["model=hopfield"],
+    "gaussian, compiled": ["model=gaussian", "device.compile=true"],
+    "hopfield from N(0, 1), compiled": [
+        *("model=hopfield", "dynamics=euler_50", "device.compile=true")
+    ],
+}
 KINDS = ("time", "write", "fsync", "before rename", "after rename", "append")
 COMMON = (
     *("dataset=mnist5k", "tracking=none", "trainer.epochs=4", "trainer.log_every=3"),
@@ -121,15 +128,20 @@ def run(arguments: list[str], cwd: Path) -> float:
     return time.monotonic() - start
 
 
-def kill_once(arguments: list[str], cwd: Path, kind: str, chance: random.Random) -> bool:
-    """Start a run and let it be killed; returns whether it was, before it was done."""
+def kill_once(
+    arguments: list[str], cwd: Path, kind: str, seconds: float, chance: random.Random
+) -> bool:
+    """Start a run and let it be killed; returns whether it was, before it was done.
+
+    ``seconds`` is how long it takes when it is left alone.
+    """
     count = chance.randint(1, 12)
     child = subprocess.Popen(
         command(arguments, kind, count), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if kind == "time":
         try:
-            child.wait(chance.uniform(0.3, 1.0) * SECONDS)
+            child.wait(chance.uniform(0.3, 1.0) * seconds)
         except subprocess.TimeoutExpired:
             child.kill()
     output, _ = child.communicate()
@@ -156,26 +168,27 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def torture(cwd: Path, kills: int, minutes: float, chance: random.Random) -> int:
-    global SECONDS
     end = time.monotonic() + 60 * minutes
     wanted: dict[str, Any] = {}
-    for model in MODELS:
-        SECONDS = run([f"model={model}", *COMMON, f"hydra.run.dir=alone-{model}"], cwd)
-        wanted[model] = outcome(cwd / f"alone-{model}")
-        print(f"{model}, left alone: {SECONDS:.1f} s, objective {wanted[model]['objective']}")
+    seconds: dict[str, float] = {}
+    for name, words in RUNS.items():
+        folder = cwd / f"alone-{len(wanted)}"
+        seconds[name] = run([*words, *COMMON, f"hydra.run.dir={folder.name}"], cwd)
+        wanted[name] = outcome(folder)
+        print(f"{name}, left alone: {seconds[name]:.1f} s, objective {wanted[name]['objective']}")
     done: Counter[str] = Counter()
     number, wrong = 0, 0
     while done.total() < kills and time.monotonic() < end:
-        model = MODELS[number % len(MODELS)]
+        name = list(RUNS)[number % len(RUNS)]
         folder = cwd / f"killed-{number}"
         number += 1
         inside: list[str] = []
         aim = min(chance.randint(1, 4), kills - done.total())
-        start = [f"model={model}", *COMMON, f"hydra.run.dir={folder.name}"]
+        start = [*RUNS[name], *COMMON, f"hydra.run.dir={folder.name}"]
         while len(inside) < aim:
             kind = KINDS[(done.total() + len(inside)) % len(KINDS)]
             resume = [f"resume={folder.name}"] if (folder / "status.json").exists() else start
-            if not kill_once(resume, cwd, kind, chance):
+            if not kill_once(resume, cwd, kind, seconds[name], chance):
                 break
             inside.append(kind)
         done.update(inside)
@@ -183,18 +196,15 @@ def torture(cwd: Path, kills: int, minutes: float, chance: random.Random) -> int
             run([f"resume={folder.name}"], cwd)
         else:
             run(start, cwd)
-        differs = [key for key, value in outcome(folder).items() if value != wanted[model][key]]
+        differs = [key for key, value in outcome(folder).items() if value != wanted[name][key]]
         wrong += bool(differs)
         verdict = f"DIFFERS in {', '.join(differs)}" if differs else "the same bytes"
-        print(f"{folder.name} ({model}): {len(inside)} kills ({', '.join(inside)}): {verdict}")
+        print(f"{folder.name} ({name}): {len(inside)} kills ({', '.join(inside)}): {verdict}")
         sys.stdout.flush()
     kinds = ", ".join(f"{n} {kind}" for kind, n in done.items())
     print(f"{done.total()} kills in {number} runs: {kinds}")
     print(f"{number - wrong} of {number} runs ended with the same bytes as a run left alone")
     return 1 if wrong or done.total() < kills else 0
-
-
-SECONDS = 10.0
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from interrupted import RUN, alone, killed, learnt
+from interrupted import RUN, alone, killed, learnt, with_code
 from running import ROOT, rows, status, train, wandb_runs
 
 from eqprop.command import quoted
@@ -38,6 +38,31 @@ def test_killed_at_the_edges_of_epochs(step: int, tmp_path: Path) -> None:
     assert killed(step, *command, cwd=tmp_path).code == -signal.SIGKILL
     train("resume=auto", *command, cwd=tmp_path).succeeded()
     assert learnt(tmp_path / "a") == learnt(alone())
+
+
+DYING = """
+import os, signal
+replace, left = os.replace, {count}
+def killing(*paths):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*paths)
+os.replace = killing
+"""
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_killed_while_it_begins(count: int, tmp_path: Path) -> None:
+    """Before each of its first files: as soon as there is a record, it can be resumed."""
+    command = (*RUN, "hydra.run.dir=a")
+    ran = with_code(DYING.format(count=count), *command, cwd=tmp_path)
+    assert ran.code == -signal.SIGKILL
+    has_begun = (tmp_path / "a" / "status.json").exists()
+    train(*(["resume=a"] if has_begun else command), cwd=tmp_path).succeeded()
+    assert learnt(tmp_path / "a") == learnt(alone())
+    assert list((tmp_path / "a").rglob("*.tmp")) == []
 
 
 def test_a_torn_line_and_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:

@@ -203,3 +203,14 @@ def test_what_surviving_costs(tmp_path: Path) -> None:
     for result in results:
         assert all(positive(result[which]) for which in ("with", "without", "ratio"))
         assert result["epochs"] == 2
+
+
+# ---------------------------------------------------------------------- torture.py
+
+
+@pytest.mark.slow
+def test_torture(tmp_path: Path) -> None:
+    """Six kills, one of each kind; a run that learns something else would be told, and end in 1."""
+    out = run("torture.py", "--kills", 6, "--minutes", 9, "--folder", tmp_path)
+    assert "1 time, 1 write, 1 fsync, 1 before rename, 1 after rename, 1 append" in out
+    assert "DIFFERS" not in out
