@@ -74,7 +74,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def save_configuration(cfg: DictConfig, folder: Path) -> None:
     """Write ``.hydra``: what the run really uses, where Hydra leaves interpolations as they are.
 
-    No secret gets into it: Hydra itself writes none (``command``).
+    No secret gets into it, and Hydra itself writes none: ``hydra.output_subdir`` is null.
     """
     contents: dict[str, Any] = {"config.yaml": plain(cfg)}
     if HydraConfig.initialized():

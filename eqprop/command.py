@@ -43,6 +43,8 @@ def prepared(argv: Sequence[str]) -> list[str]:
         return arguments
     _refuse_other_rerun(cfg)
     _warn_of_new_folder(cfg)
+    if cfg.hydra.output_subdir is None:  # as conf/config.yaml has it
+        return arguments
     flags, words = _split(arguments)
     return [*flags, *words, _NO_FILES]
 

@@ -51,8 +51,9 @@ def test_a_record_of_another_name_is_refused(value: str, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_hydra_s_files_has_its_own(tmp_path: Path) -> None:
-    train(*QUICK, "hydra.output_subdir=null", "hydra.run.dir=a", cwd=tmp_path).succeeded()
+@pytest.mark.parametrize("value", ["null", ".hydra"])
+def test_a_run_without_hydra_s_files_has_its_own(value: str, tmp_path: Path) -> None:
+    train(*QUICK, f"hydra.output_subdir={value}", "hydra.run.dir=a", cwd=tmp_path).succeeded()
     assert {p.name for p in (tmp_path / "a" / ".hydra").iterdir()} == {
         *("config.yaml", "hydra.yaml", "overrides.yaml")
     }
