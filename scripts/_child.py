@@ -1,20 +1,24 @@
-"""Measures one case in a process of its own: peak memory, and the first step beside later ones.
+"""Processes for scripts/benchmark.py: one case alone (peak memory, first step), or any command.
 
-Started by scripts/benchmark.py with a JSON object as its argument; prints one.
+Started with a JSON object as its argument, it measures that case and prints a JSON object.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from eqprop.errors import UserError
 
 if TYPE_CHECKING:
     from _cases import Place, Point
@@ -22,15 +26,35 @@ if TYPE_CHECKING:
 LATER = 10  # steps after the first
 
 
-def in_child(case: str, point: Point, place: Place, extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What ``measure`` gives for a case, measured in a fresh process; ``error`` where it failed."""
+def in_child(
+    case: str, point: Point, place: Place, extra: tuple[str, ...] = (), cold: bool = False
+) -> dict[str, Any]:
+    """What ``measure`` gives for a case, measured in a fresh process; ``error`` where it failed.
+
+    With ``cold`` it finds no loop that was compiled before.
+    """
     request = {"case": case, "point": asdict(point), "place": asdict(place), "extra": extra}
-    command = [sys.executable, __file__, json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = [sys.executable, __file__, json.dumps(request)]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "NUMBA_CACHE_DIR": folder} if cold else None
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         return {"error": lines[-1][:300]}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def command(arguments: Sequence[str], expected: int) -> Callable[[], None]:
+    """What runs Python with these arguments and raises UserError at another exit status."""
+
+    def run() -> None:
+        words = [sys.executable, *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != expected:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise UserError(f"{' '.join(words)}: exit status {done.returncode}: {lines[-1]}")
+
+    return run
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +65,9 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     point = Point(**request["point"])
     place = Place(**{**request["place"], "extra": tuple(request["place"]["extra"])})
     wait = device_wait(place.device)
-    ep_step(training_of("gaussian euler", Point(1, 1, 1), place))()  # imports what torch puts off
+    # imports what torch puts off; loops too, unless the start is what is asked for
+    given = ["device.compile=false"] if request["extra"] else []
+    ep_step(training_of("gaussian euler", Point(1, 1, 1), place, extra=given))()
     before = _restart_peak(place.device)
     start = time.perf_counter()
     if request["case"] == "backprop":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +13,7 @@ import _cases
 import torch
 from _backprop import accuracy
 from _cases import AUTOGRAD, SOLVERS, Place, Point
-from _child import in_child
+from _child import command, in_child
 from _report import show, show_steps
 from _timing import Case, Timing, device_wait, interleave, machine
 from rich.console import Console
@@ -25,6 +23,7 @@ from eqprop.errors import UserError
 
 Row = dict[str, Any]
 TRAIN = str(Path(__file__).resolve().parent / "train.py")
+COMPILED = ("euler", "newton")  # the solvers that have loops
 MIB = 2**20
 
 
@@ -169,22 +168,29 @@ class Bench:
 
     def first_step(self) -> list[Row]:
         """The first step beside later ones: what compiling or capturing costs, and brings."""
-        variants: list[tuple[str, ...]] = [("device.compile=false",), ("device.compile=true",)]
-        if self.place.device == "cuda":
-            variants.append(("device.cuda_graph=true",))
         known = [n for n in self.names if n not in self.skipped and n not in AUTOGRAD]
         rows = []
-        for name, extra in ((name, extra) for name in known for extra in variants):
-            measured = in_child(name, self.points[0], self.place, extra)
-            rows.append({"case": name, "overrides": list(extra), **measured})
+        for name in known:
+            for extra, cold in self._starts(name):
+                measured = in_child(name, self.points[0], self.place, (extra,), cold)
+                rows.append({"case": name, "overrides": [extra], "cold": cold, **measured})
         columns = {
-            "case": lambda row: " ".join([row["case"], *row["overrides"]]),
+            "case": lambda row: " ".join([row["case"], *row["overrides"], "cold" * row["cold"]]),
             "assembling, s": lambda row: f"{row['assemble_s']:.2f}",
             "first step, s": lambda row: f"{row['first_step_s']:.3f}",
             "later steps, ms": lambda row: f"{row['later_step_s'] * 1e3:.2f}",
         }
         show(self.console, "The first training step", rows, columns)
         return rows
+
+    def _starts(self, name: str) -> list[tuple[str, bool]]:
+        """Overrides to start with, and whether with loops still to be compiled."""
+        starts = [("device.compile=false", False), ("device.compile=true", False)]
+        if self.place.device == "cuda":
+            starts.append(("device.cuda_graph=true", False))
+        elif name.endswith(COMPILED) and not self.args.quick:
+            starts.insert(1, ("device.compile=true", True))
+        return starts
 
     def startup(self) -> list[Row]:
         """Seconds until an answer."""
@@ -195,14 +201,14 @@ class Bench:
             "train.py --help": ([TRAIN, "--help"], 0),
             "train.py optimizer.lr=abc": ([TRAIN, "optimizer.lr=abc"], 2),
         }
-        cases = [Case(name, _command(*command)) for name, command in commands.items()]
+        cases = [Case(name, command(*words)) for name, words in commands.items()]
         return self._commands(cases, min(self.args.rounds, 5), "Start-up")
 
     def run(self) -> list[Row]:
         """The default command, whole."""
         with tempfile.TemporaryDirectory() as folder:
-            command = _command([TRAIN, f"paths.outputs={folder}"], 0)
-            case = Case("train.py", command)
+            whole = command([TRAIN, f"paths.outputs={folder}"], 0)
+            case = Case("train.py", whole)
             return self._commands([case], min(self.args.rounds, 3), "The default command")
 
     def _commands(self, cases: Sequence[Case], rounds: int, title: str) -> list[Row]:
@@ -238,14 +244,3 @@ def _step_row(timing: Timing, all_of_them: Sequence[Timing], point: Point) -> Ro
         "autograd_over_this": generic.over(timing) if is_ep and generic else None,
         "script_over_this": script.over(timing) if is_ep and script else None,
     }
-
-
-def _command(arguments: Sequence[str], expected: int) -> Callable[[], None]:
-    def run() -> None:
-        command = [sys.executable, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != expected:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise UserError(f"{' '.join(command)}: exit status {done.returncode}: {lines[-1]}")
-
-    return run

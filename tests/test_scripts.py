@@ -6,14 +6,13 @@ import itertools
 import json
 import math
 import sys
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import _timing
 import pytest
-from _child import in_child, measure
+from _child import in_child
 from _timing import Case, interleave, quartiles
 from scripting import is_png, needs_matplotlib, run
 
@@ -99,10 +98,8 @@ def test_a_case_in_a_process_of_its_own() -> None:
 def test_memory_does_not_grow_with_the_steps() -> None:
     from _cases import Place, Point
 
-    place = asdict(Place(threads=1))
     few, many = (
-        measure({"case": "hopfield euler", "point": asdict(point), "place": place, "extra": []})
-        for point in (Point(50, 500, 1, 2), Point(50, 500, 1, 200))
+        in_child("hopfield euler", Point(50, 500, 1, steps), Place(threads=1)) for steps in (2, 200)
     )
     state = 50 * (784 + 500 + 10) * 4  # bytes: if each step kept one, 398 of them would show
     assert abs(many["added_bytes"] - few["added_bytes"]) < 40 * state
