@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from looped import COSTS, ENERGIES, SIZES, SOLVERS, assert_same, network, network_like, relaxed
 
 from eqprop import ConditionalGaussian
-from eqprop.relaxation import Euler, Newton, StopReason, fused
+from eqprop.relaxation import Euler, Newton, StopReason, fused, loops
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,3 +165,62 @@ def gradients(model):
     out = [torch.zeros_like(p) for p in model.parameters()]
     model.contrast_(None, model.u, 1.0, out)
     return out
+
+
+def replaced(model):
+    model.W[1].weight.data = 2 * model.W[1].weight.data
+    return model
+
+
+def resized(model):
+    state, batch, target = [u.clone() for u in model.u], model.batch_size, model.c_energy.target
+    model.resize(batch + 2)
+    model.set_C_target(None)
+    model.u = [torch.cat([layer, layer[:2]]) for layer in state]
+    Newton().relax(model, 1)
+    model.u = state
+    model.set_C_target(target)
+    return model
+
+
+def given_a_cost(model):
+    target = model.c_energy.target
+    model.c_energy = COSTS[1](model.c_energy.beta)
+    model.set_C_target(target)
+    return model
+
+
+CHANGES = {
+    "other memory for the weights": replaced,
+    "another batch size and back": resized,
+    "another cost": given_a_cost,
+    "a copy": copy.deepcopy,
+    "a copy through a file": lambda model: pickle.loads(pickle.dumps(model)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("batch", [8, 9])
+def test_a_loop_is_bound_to_the_tensors_that_there_are(change, batch) -> None:
+    """What was looked up for the phase before is not used for other tensors."""
+    model, ours = network(batch=batch), Newton()
+    ours.compile_for(model)
+    ours.relax(model, 1)
+    before = [layer.clone() for layer in model.u]
+    changed = CHANGES[change](model)
+    assert changed is model or not changed.buffers_of.bound
+    exact = network_like(changed)
+    ours.relax(changed, 3)
+    Newton().relax(exact, 3)
+    assert_same(changed.u, exact.u)
+    if changed is not model:
+        assert all(torch.equal(a, b) for a, b in zip(model.u, before, strict=True))
+
+
+def test_loops_that_are_no_longer_used_are_let_go() -> None:
+    model, ours = network(), Newton()
+    ours.compile_for(model)
+    for i in range(3 * loops.MOST):
+        model.c_energy.beta = 0.1 + 0.01 * i
+        ours.relax(model, 1)
+        assert len(model.buffers_of.bound) <= loops.MOST

@@ -48,6 +48,9 @@ class Buffers:
         shapes: one sample's shape of each layer.
         capacity: samples that fit without allocating again.
         like: a tensor of the dtype and device wanted.
+
+    Attributes:
+        bound: what somebody has made of these tensors, kept until they are cut anew.
     """
 
     def __init__(self, shapes: Sequence[Iterable[int]], capacity: int, like: Tensor) -> None:
@@ -56,7 +59,11 @@ class Buffers:
         self._like = like
         self._full: dict[str, list[Tensor]] = {}
         self._cut: dict[str, list[Tensor]] = {}
+        self.bound: dict[Any, Any] = {}
         self._batch = capacity
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "bound": {}}  # a copy's tensors are others
 
     def resize(self, batch_size: int) -> None:
         """Cut every list to ``batch_size`` samples; beyond the capacity, allocate afresh."""
@@ -65,6 +72,7 @@ class Buffers:
             self._full.clear()
         self._batch = batch_size
         self._cut.clear()
+        self.bound.clear()
 
     def __call__(self, name: str) -> list[Tensor]:
         """The list called ``name``, one tensor (batch, *shape) a layer."""

@@ -50,12 +50,34 @@ def tanh(x):
     return x * p / q
 
 
+# sigmoid(u) = ½ + ½ tanh(u/2): the same function with the powers of two inside its coefficients,
+# where they are exact. Two operations less, and the same bits.
+_WIDE = F(2) * _FURTHEST
+_SP4, _SP3, _SP2, _SP1, _SP0 = (
+    F(c / 4**k) for c, k in zip((_P4, _P3, _P2, _P1, 1), (5, 4, 3, 2, 1), strict=True)
+)
+_SQ4, _SQ3, _SQ2, _SQ1 = (
+    F(c / 4**k) for c, k in zip((_Q4, _Q3, _Q2, _Q1), (4, 3, 2, 1), strict=True)
+)
+
+
+@njit(inline="always", **COMPILED)
+def sigmoid(u):
+    """The logistic function of a float; NaN stays NaN."""
+    u = -_WIDE if u < -_WIDE else u
+    u = _WIDE if u > _WIDE else u
+    y = u * u
+    p = (((_SP4 * y + _SP3) * y + _SP2) * y + _SP1) * y + _SP0
+    q = (((_SQ4 * y + _SQ3) * y + _SQ2) * y + _SQ1) * y + _ONE
+    return _HALF + u * p / q
+
+
 @njit(**COMPILED)
 def rates(kind, u, r, n):
     """φ(u) into ``r``, of the first ``n`` units."""
     if kind == SIGMOID:
         for j in range(n):
-            r[j] = _HALF + _HALF * tanh(_HALF * u[j])
+            r[j] = sigmoid(u[j])
     elif kind == TANH:
         for j in range(n):
             r[j] = tanh(u[j])

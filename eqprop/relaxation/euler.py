@@ -8,7 +8,7 @@ from torch import Tensor
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init
-from eqprop.relaxation.fused import Move
+from eqprop.relaxation.loops import Move
 from eqprop.relaxation.replay import ReplayedSolver
 
 SHRINK, GROW = 0.5, 1.1

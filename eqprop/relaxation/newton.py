@@ -9,7 +9,7 @@ import torch
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
 from eqprop.relaxation.base import Init, Solver, require
-from eqprop.relaxation.fused import Move
+from eqprop.relaxation.loops import Move
 from eqprop.relaxation.replay import ReplayedSolver
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eqprop.connection import Op
 from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation import fused
+from eqprop.relaxation import fused, loops
 from eqprop.relaxation.base import Solver
 
 
@@ -33,20 +33,20 @@ class ReplayedSolver(Solver):
     def plan(self, model: EnergyBasedModel) -> list[Op]:
         """The operations of one step."""
 
-    def move(self) -> fused.Move | None:
+    def move(self) -> loops.Move | None:
         """What the compiled loop has to do in a step, if it can."""
         return None
 
     def feed_forward(self, model: EnergyBasedModel) -> None:
         if self.compiled and fused.applies(model):
-            fused.feedforward(model)
+            loops.feedforward(model)
         else:
             super().feed_forward(model)
 
     def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
         move = self.move() if self.compiled else None
         if move is not None and fused.applies(model):
-            fused.relax(model, move, n_steps)
+            loops.relax(model, move, n_steps)
         else:
             super().advance(model, work, n_steps)
 
