@@ -25,9 +25,9 @@ FAR = 0.5
 class Health:
     """Stops a training at the step at which something in it is not finite.
 
-    A step is judged by the norms of its states and of the gradients of its biases, each of which
-    sums a layer's whole factor of the weight gradient: a hundredth of the work of reading the
-    weights, and nothing that is not finite leaves all of them finite. What an optimizer breaks
+    A step is judged by the sums of its last states and of the gradients of its biases, each of
+    which sums a layer's whole factor of the weight gradient: a hundredth of the work of reading
+    the weights, and nothing that is not finite leaves all of them finite. What an optimizer breaks
     shows in the states of the next step, and in ``check_weights`` before anything is saved.
 
     On a GPU the first bad step is noted on the device, and asked for by ``settle`` only.
@@ -44,11 +44,11 @@ class Health:
 
     def begin(self, training: Training) -> None:
         """Tell the device which step comes, for ``check`` to note; the host waits for nothing."""
-        device = training.data.train.x.device
+        data = training.data.train.x
         if self._step is not None:
             self._step.fill_(training.step)
-        elif self.deferred or device.type == "cuda":
-            self._note_on(device, training.step)
+        elif self.deferred or data.is_cuda:
+            self._note_on(data.device, training.step)
 
     def _note_on(self, device: torch.device, step: int) -> None:
         self._step = torch.full((), float(step), dtype=torch.float64, device=device)
@@ -61,8 +61,7 @@ class Health:
             RunError: on a CPU, if it is not finite.
         """
         small = [g for g in estimate.gradients if g.dim() < 2] or estimate.gradients
-        parts = [estimate.output, *training.model.u[1:], *small]
-        total = _total(parts)
+        total = sum((g.sum() for g in small), training.model.state_sum())
         if total.is_cuda and self._step is None:
             self._note_on(total.device, training.step)
         if self._step is not None:

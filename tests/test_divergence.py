@@ -95,18 +95,11 @@ def test_a_weight_broken_by_the_last_step_of_an_epoch() -> None:
 
 def test_on_a_gpu_the_first_bad_step_is_noted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a GPU, with a device that only says that it is one."""
-    from eqprop import health
-
-    class Total:
-        is_cuda = True
-
-    real = health._total
     seen: list[int] = []
 
-    def total(tensors: Any) -> Any:
-        found = real(tensors)
+    def state_sum(model: Any) -> Any:
         seen.append(1)
-        return torch.Tensor._make_subclass(OnDevice, found)
+        return torch.Tensor._make_subclass(OnDevice, real(model))
 
     class OnDevice(torch.Tensor):
         is_cuda = property(lambda self: True)
@@ -114,8 +107,9 @@ def test_on_a_gpu_the_first_bad_step_is_noted_and_named(monkeypatch: pytest.Monk
         def item(self) -> Any:
             raise AssertionError("asks the device")
 
-    monkeypatch.setattr(health, "_total", total)
     run = training(epochs=1, log_every=1000)
+    real = type(run.model).state_sum
+    monkeypatch.setattr(type(run.model), "state_sum", state_sum)
     poisoned(run, 2, nan_in_hidden_state)
     run.health.check_weights = lambda training: training.health.settle(training)
     with pytest.raises(RunError, match=r"step 2 \(epoch 1\)"):

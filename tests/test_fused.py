@@ -130,6 +130,24 @@ def test_what_the_loop_leaves_is_not_computed_again(energy, batch, monkeypatch) 
     assert_same(gradients(model), gradients(network_like(model)))
 
 
+@pytest.mark.parametrize("batch", [4, 5])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_sum_of_the_state_is_not_that_of_an_earlier_one(batch, layer) -> None:
+    model, ours = network(batch=batch), Newton()
+    ours.compile_for(model)
+    for moved in (lambda: ours.relax(model, 2), lambda: model.u[layer].add_(0.1)):
+        moved()
+        wanted = sum(u.double().sum() for u in model.u[1:])
+        assert float(model.state_sum()) == pytest.approx(float(wanted), rel=1e-5, abs=1e-3)
+    for bad in (float("inf"), float("nan")):
+        model.u[layer][batch - 1, 6] = bad
+        assert not torch.isfinite(model.state_sum())
+        ours.relax(model, 1)
+        assert not torch.isfinite(model.state_sum())
+        model.reset_state()
+        assert torch.isfinite(model.state_sum())
+
+
 def test_a_feed_forward_pass_is_the_energy_s_own() -> None:
     for batch in (1, 8):
         model, ours = network(ConditionalGaussian, batch=batch), Euler(init="feedforward")

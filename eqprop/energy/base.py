@@ -206,6 +206,10 @@ class EnergyBasedModel(LayerSweeps, PublicNames):
         buffers = self.buffers_of(name)
         return [None if c else b for c, b in zip(self.clamp_du, buffers, strict=True)]
 
+    def state_sum(self) -> Tensor:
+        """The sum of all units above the input, a scalar: finite only if each of them is."""
+        return torch.stack([layer.sum() for layer in self._u[1:]]).sum()
+
     # ------------------------------------------------------------------ energy and gradients
 
     @property

@@ -46,6 +46,7 @@ class LayeredEnergy(EnergyBasedModel):
         self._kept: dict[int, tuple[object, ...]] = {}
         self._rated: dict[int, tuple[object, ...]] = {}
         self._witnessed: list[Tensor] = []
+        self._summed: tuple[Tensor, list[tuple[object, ...]]] | None = None
         self._depth = 0
         super().__init__(*args, **kwargs)
 
@@ -66,17 +67,26 @@ class LayeredEnergy(EnergyBasedModel):
                 out[i] = phi.value_(u[i], out[i])
         return out
 
-    def note_state(self) -> None:
+    def note_state(self, sums: Tensor) -> None:
         """Say that something other than torch moved the layers above the clamped input.
 
         It has left the hidden layers' rates and the drives that come from them in their buffers:
-        they are kept while the weights are held and the state stays.
+        they are kept while the weights are held and the state stays. ``sums`` (batch,) are those
+        of each sample's hidden units.
         """
         u, r, drive = self._u, self.buffers_of("r"), self.buffers_of("drive")
         torch.autograd.graph.increment_version(u[1:])
         for level in range(1, self.n_layers - 1):
             self._rated[level] = _key(u[level], r[level])
             self._kept[level] = _key(u[level], drive[level + 1])
+        self._summed = sums, [_key(layer, layer) for layer in u[1:-1]]
+
+    def state_sum(self) -> Tensor:
+        if self._summed is not None:
+            sums, keys = self._summed
+            if keys == [_key(layer, layer) for layer in self._u[1:-1]]:
+                return sums.sum() + self._u[-1].sum()
+        return super().state_sum()
 
     def state_is_noted(self) -> bool:
         """Whether all that `note_state` keeps is still what belongs to the state."""

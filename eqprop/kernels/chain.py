@@ -60,7 +60,9 @@ class Rule(NamedTuple):
 
 
 @njit(**COMPILED)
-def relax(h, r, d, o, sent, y, W, b, stiffness, hidden, output, rule, n_steps, known, first, end):
+def relax(
+    h, r, d, o, sent, sums, y, W, b, stiffness, hidden, output, rule, n_steps, known, first, end
+):
     """Take ``n_steps`` from the state h (batch, J), o (batch, K) of some of the samples.
 
     ``first`` … ``end`` are an even number of them.
@@ -68,6 +70,7 @@ def relax(h, r, d, o, sent, y, W, b, stiffness, hidden, output, rule, n_steps, k
     Args:
         r: (batch, J), where φ(h) is left.
         sent: (batch, K), where W φ(h) is left.
+        sums: (batch,), where Σ_j h is left: not finite if a unit is not.
         d: (batch, J), the drive of the hidden layer.
         y: (batch, K), the target; any where there is no cost.
         W: (K padded with zeros to a multiple of `blocks.ROWS`, J).
@@ -108,6 +111,16 @@ def relax(h, r, d, o, sent, y, W, b, stiffness, hidden, output, rule, n_steps, k
                 product(W, j, r0, r1, v[0], v[1], n)
         for k in range(K):
             sent[i, k], sent[i + 1, k] = v[0, k], v[1, k]
+        sums[i], sums[i + 1] = total(h[i]), total(h[i + 1])
+
+
+@njit(**COMPILED)
+def total(h):
+    """The sum of a sample's units."""
+    found = _ZERO
+    for j in range(len(h)):
+        found += h[j]
+    return found
 
 
 @njit(**COMPILED)

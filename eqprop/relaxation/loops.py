@@ -50,7 +50,7 @@ def relax(model: Any, move: Move, n_steps: int) -> None:
     target = output if cost is None else cost.target_for(output)
     loop.run(target, n_steps, model.state_is_noted())
     torch.add(loop.sent, loop.bias, out=model.buffers_of("drive")[2])
-    model.note_state()
+    model.note_state(loop.sums)
 
 
 def _loop_of(model: Any, move: Move) -> _Loop:
@@ -78,7 +78,8 @@ class _Loop:
         self.function = chain.relax
         self.how = (*_functions(model), _rule(model, move, cost))
         self.sent = model.buffers_of("sent")[2]
-        self.states = [model.u[1], model.buffers_of("r")[1], model.u[2], self.sent]
+        self.sums = self.sent.new_empty(len(self.sent))
+        self.states = [model.u[1], model.buffers_of("r")[1], model.u[2], self.sent, self.sums]
         self.drive = model.buffers_of("drive")[1]
         self.weight, self.bias = model.W[1].weight.detach(), model.W[1].bias.detach()
         self.missing = -len(self.weight) % blocks.ROWS
@@ -106,8 +107,8 @@ class _Loop:
             home.copy_(found[: len(home)])
 
     def _call(self, arrays: list[Any], fixed: list[Any], n_steps: int, known: bool) -> None:
-        h, r, o, sent, drive, target = arrays
-        given = (h, r, drive, o, sent, target, *fixed, *self.how, n_steps, known)
+        h, r, o, sent, sums, drive, target = arrays
+        given = (h, r, drive, o, sent, sums, target, *fixed, *self.how, n_steps, known)
         _in_threads(partial(self.function, *given), len(h))
 
 
