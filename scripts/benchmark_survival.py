@@ -6,6 +6,7 @@
 With: every step is checked for numbers that are not finite and asks whether a signal has come,
 rows go to metrics.jsonl and status.json, and each epoch ends with a checkpoint on the disk.
 Without: none of it. Both train in turns, epoch by epoch, in one process; evaluation is left out.
+A second one without is set against the first: what chance alone makes of such a ratio.
 """
 
 from __future__ import annotations
@@ -99,28 +100,35 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
         *(f"paths.data={args.data}", f"dataset.limit={args.limit or 'null'}"),
         *(f"trainer.epochs={args.epochs + 2}", *args.override),
     ]
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    seconds: dict[str, list[float]] = {"with": [], "without": [], "again": []}
     with surviving(overrides, folder / name) as training:
-        turns = {"with": epoch_of(training), "without": epoch_of(bare(overrides))}
+        turns = {"with": training, "without": bare(overrides), "again": bare(overrides)}
+        epochs = {which: epoch_of(one) for which, one in turns.items()}
         for number in range(1, args.epochs + 2):
-            for which, taken in alternate(turns, number):
+            for which, taken in alternate(epochs, number):
                 if number > 1:
                     seconds[which].append(taken)
-    ratios = [a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)]
+    ratios = {
+        kind: quartiles([a / b for a, b in zip(seconds[which], seconds["without"], strict=True)])
+        for kind, which in (("ratio", "with"), ("chance", "again"))
+    }
     spreads = {which: quartiles(values) for which, values in seconds.items()}
-    return {"experiment": name, "epochs": args.epochs, **spreads, "ratio": quartiles(ratios)}
+    return {"experiment": name, "epochs": args.epochs, **spreads, **ratios}
 
 
 def show(results: list[dict[str, Any]]) -> None:
     from _report import console, table_of
 
-    headings = ("experiment", "with", "without", "ratio", "quartiles")
+    headings = ("experiment", "with", "without", "ratio", "quartiles", "by chance", "quartiles")
     table = table_of("An epoch: seconds, medians", headings)
     for result in results:
         times = (f"{result[which]['median']:.2f}" for which in ("with", "without"))
-        ratio = result["ratio"]
-        spread = f"{ratio['q1']:.3f}–{ratio['q3']:.3f}"
-        table.add_row(result["experiment"], *times, f"{ratio['median']:.3f}", spread)
+        ratios = [
+            text
+            for ratio in (result["ratio"], result["chance"])
+            for text in (f"{ratio['median']:.3f}", f"{ratio['q1']:.3f}–{ratio['q3']:.3f}")
+        ]
+        table.add_row(result["experiment"], *times, *ratios)
     console().print(table)
 
 
