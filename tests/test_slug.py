@@ -99,7 +99,6 @@ def run_app(folder: Path, *arguments: str) -> list[Path]:
 
 def test_a_run_s_folder(tmp_path: Path) -> None:
     (folder,) = run_app(tmp_path, "name='../../../x'", "paths.outputs=out")
-    assert (folder / ".hydra" / "config.yaml").is_file()
     assert (folder / "run.log").is_file()
     pattern = r"out/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-x-[0-9a-f]{6}"
     assert re.fullmatch(pattern, folder.relative_to(tmp_path).as_posix())
