@@ -184,8 +184,10 @@ def _refuse_other_rerun(cfg: DictConfig) -> None:
 
 def _warn_of_new_folder(cfg: DictConfig) -> None:
     """Say that ``resume=auto`` has nothing to go on with where each command has its own folder."""
-    hydra: Any = OmegaConf.to_container(cfg.hydra, resolve=False)
-    if cfg.resume == "auto" and "${now:" in str(hydra["run"]["dir"]):
+    if cfg.resume != "auto":
+        return
+    run: Any = OmegaConf.to_container(cfg.hydra.run, resolve=False)
+    if "${now:" in str(run["dir"]):
         print(
             "warning: resume=auto: hydra.run.dir is a new folder for every command, so this is a "
             "new run; give hydra.run.dir=DIR, the same every time",

@@ -144,7 +144,7 @@ class Composer:
                     if OmegaConf.is_config(found):
                         OmegaConf.to_container(found, resolve=True)
             if cfg.get("resume") is None:
-                refuse_used(Path(*parts))  # before Hydra writes its configuration over it
+                refuse_used(Path(*parts))  # before Hydra opens its log there
 
     @contextmanager
     def as_job(self, cfg: DictConfig, job: int | None) -> Iterator[None]:

@@ -195,9 +195,9 @@ def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) ->
     """
     from eqprop.environment import versions  # loads psutil, which no mistake should wait for
 
-    packages = ("python", "eqprop", "torch", "numpy")
+    packages, found = ("python", "eqprop", "torch", "numpy"), versions()
     old = {**meta.get("versions", {}), **meta}
-    now = {**{name: versions()[name] for name in packages}, **rounding}
+    now = {**{name: found[name] for name in packages}, **rounding}
     changed = [
         f"{name} {show(old[name])} → {show(value)}"
         for name, value in now.items()

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from made_runs import make_run, make_sweep
-from running import ROOT
+from scripting import is_png, run
 
 from eqprop.report.page import embedded
 
-
-def report(*arguments: object, status: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "scripts" / "report.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if status else done.stdout
+report = partial(run, "report.py")
 
 
 def test_a_page_and_its_figures(tmp_path: Path) -> None:
@@ -33,7 +24,7 @@ def test_a_page_and_its_figures(tmp_path: Path) -> None:
         f"{name}.png" for name in ("curves", "parameters", "relaxation", "confusion", "failures")
     }
     for path in made.glob("*.png"):
-        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert is_png(path)
 
 
 def test_where_it_goes(tmp_path: Path) -> None:

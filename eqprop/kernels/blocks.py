@@ -33,43 +33,39 @@ COMPILED: dict[str, Any] = {
 # tanh(x) = x P(x²)/Q(x²) for |x| ≤ 8.5, and ±1 in this precision beyond: of all such functions of
 # these degrees the one whose largest relative error, 1.2e-8, is the least (Lawson's iteration). All
 # coefficients are positive, so that no term takes away what another had exactly.
-_FURTHEST = F(8.5)
-_P4, _P3, _P2, _P1 = F(1.42693208e-8), F(2.12511113e-5), F(3.53403087e-3), F(1.34132504e-1)
-_Q4, _Q3, _Q2, _Q1 = F(8.14516170e-7), F(3.34887154e-4), F(2.60227676e-2), F(4.67465729e-1)
-_ONE, _HALF = F(1.0), F(0.5)
+_P = (F(1.42693208e-8), F(2.12511113e-5), F(3.53403087e-3), F(1.34132504e-1), F(1.0))
+_Q = (F(8.14516170e-7), F(3.34887154e-4), F(2.60227676e-2), F(4.67465729e-1), F(1.0))
+_FURTHEST, _HALF = F(8.5), F(0.5)
+
+# sigmoid(u) = ½ + ½ tanh(u/2): the same function with the powers of two inside its coefficients,
+# where they are exact. Two operations less, and the same bits.
+_POWERS = (4, 3, 2, 1, 0)  # of x²
+_SIGMOID_P = tuple(F(c / 4 ** (k + 1)) for c, k in zip(_P, _POWERS, strict=True))
+_SIGMOID_Q = tuple(F(c / 4**k) for c, k in zip(_Q, _POWERS, strict=True))
+_SIGMOID_FURTHEST = 2 * _FURTHEST
+
+
+@njit(inline="always", **COMPILED)
+def quotient(x, furthest, P, Q):
+    """x P(x²)/Q(x²) of a float no further from 0 than ``furthest``; NaN stays NaN."""
+    x = -furthest if x < -furthest else x
+    x = furthest if x > furthest else x
+    y = x * x
+    p = (((P[0] * y + P[1]) * y + P[2]) * y + P[3]) * y + P[4]
+    q = (((Q[0] * y + Q[1]) * y + Q[2]) * y + Q[3]) * y + Q[4]
+    return x * p / q
 
 
 @njit(inline="always", **COMPILED)
 def tanh(x):
-    """The hyperbolic tangent of a float; NaN stays NaN."""
-    x = -_FURTHEST if x < -_FURTHEST else x
-    x = _FURTHEST if x > _FURTHEST else x
-    y = x * x
-    p = (((_P4 * y + _P3) * y + _P2) * y + _P1) * y + _ONE
-    q = (((_Q4 * y + _Q3) * y + _Q2) * y + _Q1) * y + _ONE
-    return x * p / q
-
-
-# sigmoid(u) = ½ + ½ tanh(u/2): the same function with the powers of two inside its coefficients,
-# where they are exact. Two operations less, and the same bits.
-_WIDE = F(2) * _FURTHEST
-_SP4, _SP3, _SP2, _SP1, _SP0 = (
-    F(c / 4**k) for c, k in zip((_P4, _P3, _P2, _P1, 1), (5, 4, 3, 2, 1), strict=True)
-)
-_SQ4, _SQ3, _SQ2, _SQ1 = (
-    F(c / 4**k) for c, k in zip((_Q4, _Q3, _Q2, _Q1), (4, 3, 2, 1), strict=True)
-)
+    """The hyperbolic tangent of a float."""
+    return quotient(x, _FURTHEST, _P, _Q)
 
 
 @njit(inline="always", **COMPILED)
 def sigmoid(u):
-    """The logistic function of a float; NaN stays NaN."""
-    u = -_WIDE if u < -_WIDE else u
-    u = _WIDE if u > _WIDE else u
-    y = u * u
-    p = (((_SP4 * y + _SP3) * y + _SP2) * y + _SP1) * y + _SP0
-    q = (((_SQ4 * y + _SQ3) * y + _SQ2) * y + _SQ1) * y + _ONE
-    return _HALF + u * p / q
+    """The logistic function of a float."""
+    return _HALF + quotient(u, _SIGMOID_FURTHEST, _SIGMOID_P, _SIGMOID_Q)
 
 
 @njit(**COMPILED)

@@ -45,17 +45,17 @@ def feedforward(model: Any) -> None:
 def relax(model: Any, move: Move, n_steps: int) -> None:
     """Take ``n_steps`` of ``model``, for whose kind there is a loop, in place."""
     model.constants(model.u)
-    loop = _loop_of(model, move)
     cost, output = model.nudging_cost(), model.u[2]
+    loop = _loop_of(model, move, cost)
     target = output if cost is None else cost.target_for(output)
     loop.run(target, n_steps, model.state_is_noted())
     torch.add(loop.sent, loop.bias, out=model.buffers_of("drive")[2])
     model.note_state(loop.sums)
 
 
-def _loop_of(model: Any, move: Move) -> _Loop:
+def _loop_of(model: Any, move: Move, cost: Any) -> _Loop:
     """The loop for ``model`` as it is, bound to its tensors anew where they are others."""
-    cost, joint = model.nudging_cost(), model.W[1]
+    joint = model.W[1]
     key = (
         *(move, type(model), type(model.phi[1]), type(model.phi[2]), type(cost)),
         *(0.0 if cost is None else cost.beta, joint.weight.data_ptr(), joint.bias.data_ptr()),
