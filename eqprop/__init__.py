@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eqprop.cost import CEnergy, CrossEntropy, SquaredError
     from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
-    from eqprop.trained import load
+    from eqprop.training.load import load
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ _HOME = {
     "ConditionalGaussian": "eqprop.energy",
     "EnergyBasedModel": "eqprop.energy",
     "RestrictedHopfield": "eqprop.energy",
-    "load": "eqprop.trained",
+    "load": "eqprop.training.load",
 }
 
 __all__ = [

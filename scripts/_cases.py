@@ -13,12 +13,12 @@ from _backprop import LOSSES, Network, fused_adam, train_step
 from torch import Tensor
 
 from eqprop import EnergyBasedModel
-from eqprop.assembly import DTYPES, build_training
-from eqprop.compose import compose, validate_composed
+from eqprop.cli.build import DTYPES, build_training
+from eqprop.config.compose import compose, validate_composed
 from eqprop.connection import Dense
 from eqprop.data import Dataset, Raw, Split, one_hot
 from eqprop.energy.state import Buffers
-from eqprop.training import Training
+from eqprop.training.loop import Training
 
 INPUTS, CLASSES = 784, 10  # as MNIST has
 

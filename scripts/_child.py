@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqprop.errors import UserError
+from eqprop.run.errors import UserError
 
 if TYPE_CHECKING:
     from _cases import Place, Point

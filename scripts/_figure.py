@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import UserError
+from eqprop.run.errors import UserError
 
 # Okabe & Ito (2008), without the yellow, which is too light for lines.
 BLUE, ORANGE, GREEN, RED, PINK, SKY = (

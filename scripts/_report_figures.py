@@ -9,13 +9,13 @@ from typing import Any
 
 from _figure import BLUE, COLOURS, GREY, INK, RED, pyplot, save
 
-from eqprop.files import one_line
 from eqprop.report import curves
 from eqprop.report.evaluation import evaluation_of
 from eqprop.report.payload import best_first, own_overrides
 from eqprop.report.points import Point, points_of
 from eqprop.report.reading import Run
 from eqprop.report.tolerant import readable
+from eqprop.run.files import one_line
 
 _TOP, _PANELS, _COLUMNS, _FAILURES = 6, 12, 3, 40
 

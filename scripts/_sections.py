@@ -18,8 +18,8 @@ from _report import show, show_steps
 from _timing import Case, Timing, device_wait, interleave, machine
 from rich.console import Console
 
-from eqprop.assembly import default_threads
-from eqprop.errors import UserError
+from eqprop.cli.build import default_threads
+from eqprop.run.errors import UserError
 
 Row = dict[str, Any]
 TRAIN = str(Path(__file__).resolve().parent / "train.py")

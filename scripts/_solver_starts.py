@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from eqprop import EnergyBasedModel, SquaredError
-from eqprop.errors import ConfigError
 from eqprop.relaxation import Anderson, Euler, Exact, Newton, Solver
+from eqprop.run.errors import ConfigError
 
 ADAPTIVE_DT = 0.5  # what a step of adaptive Euler starts from, and never exceeds
 RESTING = 1e-5  # residual from which a nudged phase starts, where there is no feed-forward pass

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eqprop import environment
-from eqprop.errors import UserError
-from eqprop.files import write_atomically
-from eqprop.output import prepare_output
-from eqprop.streams import flush, open_streams
+from eqprop.run import environment
+from eqprop.run.errors import UserError
+from eqprop.run.files import write_atomically
+from eqprop.run.output import prepare_output
+from eqprop.run.streams import flush, open_streams
 
 TURN = 0.02  # seconds: how long one turn of a case lasts at least, by repeating it
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from _timing import exit_cleanly, natural, positive, write_json
 
-from eqprop.hardware import calm_idle_threads
+from eqprop.run.hardware import calm_idle_threads
 
 if TYPE_CHECKING:
     from _cases import Point

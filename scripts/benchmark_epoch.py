@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from _timing import alternate, exit_cleanly, machine, natural, quartiles, scratch, write_json
 
-from eqprop.compose import compose, conf_dir, validate_composed
-from eqprop.hardware import calm_idle_threads
+from eqprop.config.compose import compose, conf_dir, validate_composed
+from eqprop.run.hardware import calm_idle_threads
 
 if TYPE_CHECKING:
-    from eqprop.training import Training
+    from eqprop.training.loop import Training
 
 EXPERIMENTS = ("gaussian_mnist", "hopfield_mnist", "gaussian_mnist_fast", "hopfield_mnist_fast")
 Row = dict[str, float]
@@ -83,14 +83,12 @@ def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Conte
     ]
     cfg = compose(overrides)
     config = validate_composed(cfg)
-    from eqprop import assembly  # loads torch, which no mistake above should have to wait for
+    from eqprop.cli import build  # loads torch, which no mistake above should have to wait for
 
-    training = assembly.build_training(cfg, config)
-    trackers = assembly.build_trackers(config, cfg, training)
+    training = build.build_training(cfg, config)
+    trackers = build.build_trackers(config, cfg, training)
     (folder / name).mkdir(parents=True)
-    with assembly.recording(
-        trackers, assembly.run_info(config, cfg, folder / name, None), training
-    ):
+    with build.recording(trackers, build.run_info(config, cfg, folder / name, None), training):
         loss = "mse" if cfg.cost._target_.endswith("SquaredError") else "cross_entropy"
         rival = backprop(training, config.model.activation, loss, float(cfg.optimizer.lr))
         yield Contest(name, {"eqprop": ours(training), "backprop": rival})
@@ -99,7 +97,7 @@ def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Conte
 def ours(training: Training) -> Callable[[int], Row]:
     """An epoch of the run, as ``Training.fit`` has it."""
 
-    from eqprop.training import Position
+    from eqprop.training.loop import Position
 
     def epoch(number: int) -> Row:
         training.at = Position(number)

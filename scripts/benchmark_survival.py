@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from _timing import alternate, exit_cleanly, machine, natural, quartiles, scratch, write_json
 
-from eqprop.compose import compose, validate_composed
-from eqprop.hardware import calm_idle_threads
+from eqprop.config.compose import compose, validate_composed
+from eqprop.run.hardware import calm_idle_threads
 
 if TYPE_CHECKING:
-    from eqprop.training import Training
+    from eqprop.training.loop import Training
 
 EXPERIMENTS = ("gaussian_mnist", "hopfield_mnist")
 
@@ -48,22 +48,22 @@ def surviving(overrides: list[str], folder: Path) -> Iterator[Training]:
     """A training whose record and checkpoints lie in ``folder``, as the command makes it."""
     cfg = compose(overrides)
     config = validate_composed(cfg)
-    from eqprop import assembly  # loads torch, which no mistake above should have to wait for
-    from eqprop.signals import Stop
+    from eqprop.cli import build  # loads torch, which no mistake above should have to wait for
+    from eqprop.run.signals import Stop
 
     (folder / "checkpoints").mkdir(parents=True)
-    training = assembly.build_training(cfg, config)
-    trackers = assembly.build_trackers(config, cfg, training)
-    run = assembly.run_info(config, cfg, folder, None)
-    assembly.attach_keeper(training, config, run, trackers, Stop())
-    with assembly.recording(trackers, run, training):
+    training = build.build_training(cfg, config)
+    trackers = build.build_trackers(config, cfg, training)
+    run = build.run_info(config, cfg, folder, None)
+    build.attach_keeper(training, config, run, trackers, Stop())
+    with build.recording(trackers, run, training):
         yield training
 
 
 def bare(overrides: list[str]) -> Training:
     """The same training, which checks nothing and keeps nothing."""
-    from eqprop import assembly
-    from eqprop.health import Health
+    from eqprop.cli import build
+    from eqprop.training.health import Health
 
     class Careless(Health):
         def begin(self, training: Training) -> None: ...
@@ -73,14 +73,14 @@ def bare(overrides: list[str]) -> Training:
         def check_weights(self, training: Training) -> None: ...
 
     cfg = compose(overrides)
-    training = assembly.build_training(cfg, validate_composed(cfg))
+    training = build.build_training(cfg, validate_composed(cfg))
     training.health = Careless()
     return training
 
 
 def epoch_of(training: Training) -> Callable[[int], float]:
     """Trains an epoch as ``Training.fit`` does, without evaluating; its seconds."""
-    from eqprop.training import Position
+    from eqprop.training.loop import Position
 
     def epoch(number: int) -> float:
         training.at = Position(number)

@@ -23,14 +23,14 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.table import Table
 
-from eqprop.errors import UserError
-from eqprop.quiet import QuietConsole
 from eqprop.report.curves import names_of
 from eqprop.report.finding import find_runs
 from eqprop.report.points import differing
 from eqprop.report.reading import Run, is_run, read_run
 from eqprop.report.tolerant import readable
-from eqprop.streams import flush
+from eqprop.run.errors import UserError
+from eqprop.run.quiet import QuietConsole
+from eqprop.run.streams import flush
 
 MISSING = "–"
 _GAP, _WIDEST = 2, 40  # blanks between columns; letters of a cell on a terminal

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from eqprop import EnergyBasedModel
     from eqprop.data import Data
-    from eqprop.training import Training
+    from eqprop.training.loop import Training
 
 ENERGIES = ("gaussian", "hopfield")
 PIECEWISE = "hard_sigmoid"  # what exact is tried with, where --activation is not piecewise linear
@@ -131,8 +131,8 @@ def fresh_and_trained(
 
 def training_of(energy: str, activation: str, args: argparse.Namespace) -> Training:
     """A training as the command line would make it. Raises ConfigError for what is not there."""
-    from eqprop.assembly import build_training
-    from eqprop.compose import compose, validate_composed
+    from eqprop.cli.build import build_training
+    from eqprop.config.compose import compose, validate_composed
 
     cfg = compose([
         "tracking=none",
@@ -155,8 +155,9 @@ def networks_of_run(args: argparse.Namespace) -> Iterator[Network]:
     from omegaconf import OmegaConf
 
     import eqprop
-    from eqprop import assembly, trained
-    from eqprop.schema import validate
+    from eqprop.cli import build
+    from eqprop.config.schema import validate
+    from eqprop.training import load as trained
 
     found = trained.find(args.run)
     trained.refuse_foreign(found)  # a checkpoint is data, whatever it names as code
@@ -165,7 +166,7 @@ def networks_of_run(args: argparse.Namespace) -> Iterator[Network]:
     plain["dataset"]["batch_size"] = args.batch
     if args.data != "data":
         plain["paths"]["data"] = args.data
-    training = assembly.build_training(OmegaConf.create(plain), validate(plain))
+    training = build.build_training(OmegaConf.create(plain), validate(plain))
     kind = str(plain["model"]["_target_"]).rpartition(".")[2]
     energy = {"ConditionalGaussian": "gaussian", "RestrictedHopfield": "hopfield"}.get(kind, kind)
     activation, data = plain["model"]["activation"], training.data

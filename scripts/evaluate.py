@@ -44,9 +44,11 @@ def for_here(config: dict[str, Any]) -> dict[str, Any]:
 def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
     from omegaconf import OmegaConf
 
-    from eqprop import assembly, snapshot, trained
-    from eqprop.resume import newest_valid
-    from eqprop.schema import validate
+    from eqprop.cli import build
+    from eqprop.config.schema import validate
+    from eqprop.run.resume import newest_valid
+    from eqprop.training import load as trained
+    from eqprop.training import snapshot
 
     found = trained.find(run, checkpoint)
     for broken in newest_valid(run)[1] if checkpoint == "last" else ():
@@ -55,7 +57,7 @@ def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
     plain = for_here(found.meta["config"])
     if data is not None:
         plain["paths"]["data"] = data
-    training = assembly.build_training(OmegaConf.create(plain), validate(plain))
+    training = build.build_training(OmegaConf.create(plain), validate(plain))
     snapshot.restore_weights(training.model, found)
     recorded = row_of(run, int(found.meta["step"]))
     differ = 0

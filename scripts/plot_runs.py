@@ -20,7 +20,7 @@ from typing import Any
 from _figure import COLOURS, INK, label_ends, pyplot, save
 from _timing import exit_cleanly
 
-from eqprop.errors import UserError
+from eqprop.run.errors import UserError
 
 MOST, WRAP = 3, 30  # settings that tell twins apart; letters a line of a label
 SPLITS = ("test", "validation", "train")  # which accuracy is shown, the first that there is

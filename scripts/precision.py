@@ -21,12 +21,12 @@ from _timing import exit_cleanly, write_json
 from rich.table import Table
 from torch import Tensor
 
-from eqprop import assembly
-from eqprop.compose import compose, validate_composed
+from eqprop.cli import build
+from eqprop.config.compose import compose, validate_composed
 from eqprop.data import one_hot
-from eqprop.errors import UserError
-from eqprop.quiet import QuietConsole
-from eqprop.training import Training
+from eqprop.run.errors import UserError
+from eqprop.run.quiet import QuietConsole
+from eqprop.training.loop import Training
 
 MODELS = ("model=gaussian", "model=hopfield")
 QUIET = ("tracking=none", "trainer.progress=false", "dynamics.init=auto")
@@ -115,7 +115,7 @@ def built(overrides: Sequence[str], precision: Precision) -> Training:
     """The training of a command line in this precision."""
     keys = [f"device.dtype={precision.dtype}", f"device.matmul={precision.matmul}"]
     cfg = compose([*overrides, *keys])
-    return assembly.build_training(cfg, validate_composed(cfg))
+    return build.build_training(cfg, validate_composed(cfg))
 
 
 def gradients(training: Training, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from _report_figures import draw_all
 from _timing import exit_cleanly
 
-from eqprop.errors import UserError
-from eqprop.files import write_atomically
 from eqprop.report.finding import find_runs
 from eqprop.report.page import render
 from eqprop.report.payload import payload
 from eqprop.report.tolerant import readable
+from eqprop.run.errors import UserError
+from eqprop.run.files import write_atomically
 
 
 def arguments() -> argparse.Namespace:

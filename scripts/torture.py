@@ -70,9 +70,9 @@ def sabotage(kind: str, count: int) -> None:
         fsync = os.fsync
         os.fsync = lambda descriptor: die() if due() else fsync(descriptor)  # type: ignore
     elif kind == "write":
-        import eqprop.files
+        import eqprop.run.files
 
-        eqprop.files.open = lambda *a, **k: _Torn(open(*a, **k), due, die)  # type: ignore  # noqa: SIM115
+        eqprop.run.files.open = lambda *a, **k: _Torn(open(*a, **k), due, die)  # type: ignore  # noqa: SIM115
     elif kind == "append":
         from eqprop.tracking.jsonl import JsonlTracker
 
@@ -152,7 +152,7 @@ def kill_once(
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What must be the same: bytes of both checkpoints, metrics without clocks, the objective."""
-    from eqprop import checkpoint
+    from eqprop.run import checkpoint
 
     clocks = ("time/", "throughput/")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -212,7 +212,7 @@ def main() -> int:
         kind, count = sys.argv[2], int(sys.argv[3])
         sys.argv = [str(ROOT / "scripts" / "train.py"), *sys.argv[4:]]
         sabotage(kind, count)
-        from eqprop.cli import run as train
+        from eqprop.cli.main import run as train
 
         train()
         return 0

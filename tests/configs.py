@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eqprop.errors import ConfigError
-from eqprop.schema import validate
+from eqprop.config.schema import validate
+from eqprop.run.errors import ConfigError
 
 PLAIN: dict[str, Any] = {
     "seed": 2019,

@@ -10,7 +10,7 @@ from typing import Any
 
 from running import QUICK, Ran, rows, status, train, untimed
 
-from eqprop import checkpoint
+from eqprop.run import checkpoint
 
 RUN = (*QUICK, "trainer.epochs=3", "trainer.log_every=2", "checkpoint.share=1")
 """Three epochs of 13 steps each; `QUICK` but for the number of epochs, which is given twice."""
@@ -18,14 +18,14 @@ RUN = (*QUICK, "trainer.epochs=3", "trainer.log_every=2", "checkpoint.share=1")
 KILL = """
 import os, signal, sys
 step, sys.argv[1:] = int(sys.argv[1]), sys.argv[2:]
-from eqprop.training import Training
+from eqprop.training.loop import Training
 update = Training.update
 def killing(self, *args):
     if self.step == step:
         os.kill(os.getpid(), signal.SIG{name})
     return update(self, *args)
 Training.update = killing
-from eqprop.cli import run
+from eqprop.cli.main import run
 run()
 """
 
@@ -40,14 +40,14 @@ def killed(step: int, *arguments: str, cwd: Path, name: str = "KILL") -> Ran:
 def with_code(code: str, *arguments: str, cwd: Path, env: Any = None) -> Ran:
     """A run of the program after some code of the test's."""
     script = cwd.parent / f"{cwd.name}-script.py"
-    script.write_text(f"{code}\nfrom eqprop.cli import run\nrun()\n")
+    script.write_text(f"{code}\nfrom eqprop.cli.main import run\nrun()\n")
     return train(*arguments, cwd=cwd, script=script, env=env)
 
 
 def before_step(step: int, code: str) -> str:
     """Code for ``with_code``: a line of Python that is run at the beginning of a step."""
     return (
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def updating(self, *args):\n"
         f"    if self.step == {step}:\n"

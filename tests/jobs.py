@@ -14,8 +14,8 @@ from eqprop.sweep.order import Terms
 PROGRAM = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-from eqprop.record import RunFolder
-from eqprop.signals import listening
+from eqprop.run.folder import RunFolder
+from eqprop.run.signals import listening
 
 words = dict(word.split("=", 1) for word in sys.argv[1:])
 how, folder = words.get("how", os.environ.get("HOW")), Path(words["hydra.run.dir"].strip('"'))

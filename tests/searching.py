@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from hydra.types import RunMode
 
-from eqprop.composer import Composer
+from eqprop.config.composer import Composer
 from eqprop.sweep import plan
 from eqprop.sweep.job import Job, Outcome
 from eqprop.sweep.plan import Plan

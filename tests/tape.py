@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eqprop.stepping import Backend, Stepped
+from eqprop.training.step import Backend, Stepped
 
 aten = torch.ops.aten
 WAITS = {

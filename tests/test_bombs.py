@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from running import QUICK, ROOT, train
 
-from eqprop import yamlguard
-from eqprop.errors import ConfigError
-from eqprop.references import bounded
+from eqprop.config import yamlguard
+from eqprop.config.references import bounded
+from eqprop.run.errors import ConfigError
 
 
 def refused_file(tmp_path: Path, text: str) -> str:

@@ -12,10 +12,10 @@ import torch
 from test_training import training
 
 import eqprop
-from eqprop import checkpoint
-from eqprop.errors import RunError
-from eqprop.keeper import Checkpoints
-from eqprop.signals import Stop
+from eqprop.run import checkpoint
+from eqprop.run.errors import RunError
+from eqprop.run.signals import Stop
+from eqprop.training.keeper import Checkpoints
 
 META = {"kind": "training", "epoch": 1, "batches": 0}
 

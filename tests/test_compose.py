@@ -11,9 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from eqprop.compose import check, compose, conf_dir, validate_composed
-from eqprop.errors import ConfigError
-from eqprop.multirun import expand
+from eqprop.config.compose import check, compose, conf_dir, validate_composed
+from eqprop.config.multirun import expand
+from eqprop.run.errors import ConfigError
 from eqprop.sweep import space
 
 
@@ -222,7 +222,7 @@ def test_validate_composed_leaves_hydra_s_part_out() -> None:
 
 
 def test_conf_dir_prefers_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import eqprop.composer as composer
+    import eqprop.config.composer as composer
 
     assert (conf_dir() / "config.yaml").is_file()
     package = tmp_path / "eqprop"

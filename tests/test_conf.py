@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from eqprop import hardware
-from eqprop.compose import check, compose, conf_dir, validate_composed
-from eqprop.errors import ConfigError
+from eqprop.config.compose import check, compose, conf_dir, validate_composed
+from eqprop.run import hardware
+from eqprop.run.errors import ConfigError
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 

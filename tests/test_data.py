@@ -19,7 +19,7 @@ from eqprop.data import (
     FashionMNIST,
     mnist,
 )
-from eqprop.errors import DataError
+from eqprop.run.errors import DataError
 
 
 @pytest.fixture

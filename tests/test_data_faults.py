@@ -19,7 +19,7 @@ from eqprop.data import (
     Dataset,
     Raw,
 )
-from eqprop.errors import DataError
+from eqprop.run.errors import DataError
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from eqprop.data import (
     epoch_order,
     one_hot,
 )
-from eqprop.errors import ConfigError
+from eqprop.run.errors import ConfigError
 
 
 class Numbered(Dataset):

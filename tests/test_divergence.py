@@ -11,9 +11,9 @@ import torch
 from running import QUICK, rows, status, train, wandb_runs
 from test_training import training
 
-from eqprop import checkpoint
-from eqprop.errors import RunError
 from eqprop.relaxation import Euler
+from eqprop.run import checkpoint
+from eqprop.run.errors import RunError
 
 HOPFIELD = ("model=hopfield", "dynamics=euler_50", "trainer.log_every=100")
 
@@ -121,14 +121,14 @@ def test_a_whole_run_that_diverges(tmp_path: Path) -> None:
     """Exit 1, one line, tracked as failed; the checkpoint before is kept, and is finite."""
     script = tmp_path / "diverge.py"
     script.write_text(
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def breaking(self, *args):\n"
         "    if self.step == 20:\n"
         "        self.solver.dt = 1e30\n"
         "    return update(self, *args)\n"
         "Training.update = breaking\n"
-        "from eqprop.cli import run\n"
+        "from eqprop.cli.main import run\n"
         "run()\n"
     )
     ran = train(

@@ -11,8 +11,8 @@ import pytest
 from interrupted import with_code
 from running import QUICK, git, python
 
-from eqprop import environment
-from eqprop.record import RunFolder
+from eqprop.run import environment
+from eqprop.run.folder import RunFolder
 
 
 def test_environment(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_environment(tmp_path: Path) -> None:
 def test_torch_is_not_imported() -> None:
     code = """if True:
         import sys
-        from eqprop.environment import describe
+        from eqprop.run.environment import describe
         found = describe(sys.argv)
         assert found["versions"]["torch"] is not None
         assert "torch" not in sys.modules
@@ -84,13 +84,14 @@ def test_no_answer_from_git_is_null(
 def test_the_environment_is_recorded_again_once_torch_is_there(tmp_path: Path) -> None:
     """Only then it can name the GPUs; here the model stands for torch."""
     code = (
-        "from eqprop import assembly, environment\n"
+        "from eqprop.cli import build\n"
+        "from eqprop.run import environment\n"
         "made = []\n"
-        "build = assembly.build_training\n"
+        "build = build.build_training\n"
         "def building(*args):\n"
         "    made.append({'name': 'a GPU'})\n"
         "    return build(*args)\n"
-        "assembly.build_training = building\n"
+        "build.build_training = building\n"
         "environment._gpus = lambda: made\n"
     )
     ran = with_code(code, *QUICK, cwd=tmp_path).succeeded()

@@ -13,7 +13,7 @@ from running import ROOT, Ran, rows, status, train
 from test_nothing_gets_in import sealed
 
 import eqprop
-from eqprop.checkpoint import CheckpointError, read
+from eqprop.run.checkpoint import CheckpointError, read
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from interrupted import RUN, alone, with_code
 from running import QUICK, rows, status, train, untimed
 
-from eqprop.failures import describe
-from eqprop.record import RunFolder, is_alive
+from eqprop.cli.failures import describe
+from eqprop.run.folder import RunFolder, is_alive
 from eqprop.tracking import connection
 
 
@@ -39,13 +39,13 @@ def test_a_dead_run_is_told_from_a_living_one(tmp_path: Path) -> None:
     script = tmp_path / "dead.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "def dying(self):\n"
-        "    from eqprop.record import is_alive\n"
+        "    from eqprop.run.folder import is_alive\n"
         "    assert is_alive('a')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Training.fit = dying\n"
-        "from eqprop.cli import run\n"
+        "from eqprop.cli.main import run\n"
         "run()\n"
     )
     assert train(*QUICK, "hydra.run.dir=a", cwd=tmp_path, script=script).code == -signal.SIGKILL
@@ -57,7 +57,7 @@ def test_a_dead_run_is_told_from_a_living_one(tmp_path: Path) -> None:
 def test_a_clock_that_jumps(tmp_path: Path) -> None:
     jump = (
         "import time\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update, real = Training.update, time.time\n"
         "def jumping(self, *args):\n"
         "    time.time = lambda: real() - 1e7 * (self.step % 3)\n"
@@ -92,7 +92,7 @@ def test_wandb_online_with_a_key_and_a_server_that_never_answers(tmp_path: Path)
 def test_wandb_s_service_killed_in_the_middle(tmp_path: Path) -> None:
     killing = (
         "import os, psutil\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def kill(self, *args):\n"
         "    if self.step == 8:\n"
@@ -119,7 +119,7 @@ def test_out_of_memory(tmp_path: Path) -> None:
 
 def test_out_of_address_space_in_the_middle(tmp_path: Path) -> None:
     eating = (
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def eat(self, *args):\n"
         "    if self.step == 20:\n"

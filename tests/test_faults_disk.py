@@ -12,8 +12,8 @@ import pytest
 from interrupted import RUN, alone, before_step, learnt, with_code
 from running import QUICK, environment, status, train
 
-from eqprop.errors import RunError
-from eqprop.record import is_alive
+from eqprop.run.errors import RunError
+from eqprop.run.folder import is_alive
 from eqprop.tracking import JsonlTracker, RunInfo
 
 Mount = Callable[[Path, str], None]
@@ -42,7 +42,7 @@ def limited(size: int) -> str:
 
 
 def test_a_disk_full_at_the_first_folder(tmp_path: Path) -> None:
-    code = f"{limited(0)}from eqprop.cli import run\nrun()"
+    code = f"{limited(0)}from eqprop.cli.main import run\nrun()"
     done = subprocess.run(  # through pipes, which have no limit
         [sys.executable, "-c", code, *QUICK],
         cwd=tmp_path,
@@ -156,7 +156,7 @@ def test_a_read_only_data_folder_works(tmp_path: Path, mount: Mount, shared_data
 def test_a_folder_removed_during_the_run(tmp_path: Path) -> None:
     ran = with_code(
         "import shutil\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def removing(self, *args):\n"
         "    if self.step == 20:\n"

@@ -16,8 +16,8 @@ import pytest
 from interrupted import RUN, before_step
 from running import QUICK, SCRIPT, TIMEOUT, environment, rows, start, status, train
 
-from eqprop.output import LastingOutput
-from eqprop.quiet import QuietConsole
+from eqprop.run.output import LastingOutput
+from eqprop.run.quiet import QuietConsole
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&- >&-"])
@@ -43,7 +43,7 @@ def test_streams_that_are_closed_get_a_place() -> None:
         for number in range(3):
             os.close(number)
         sys.stdin = sys.stdout = sys.stderr = None
-        from eqprop.streams import open_streams
+        from eqprop.run.streams import open_streams
         open_streams()
         print("to nobody", flush=True)
         print("to nobody", file=sys.stderr, flush=True)
@@ -131,7 +131,7 @@ def test_standard_error_that_takes_nothing(tmp_path: Path) -> None:
     """The one line of an error is lost with it; the exit status and the log are not."""
     code = before_step(5, "raise RuntimeError('on purpose')")
     script = tmp_path / "raising.py"
-    script.write_text(f"{code}\nfrom eqprop.cli import run\nrun()\n")
+    script.write_text(f"{code}\nfrom eqprop.cli.main import run\nrun()\n")
     with open(os.devnull, "rb") as nothing, open(tmp_path / "out", "w+b") as out, full() as err:
         command = (*RUN, "hydra.run.dir=a")
         process = start(*command, cwd=tmp_path, script=script)(nothing, out, err)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eqprop.files import one_line, write_atomically
+from eqprop.run.files import one_line, write_atomically
 
 
 def test_write_atomically_replaces(tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ from test_training import training
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import eqprop
-from eqprop import hardware
-from eqprop.compose import compose, validate_composed
+from eqprop.config.compose import compose, validate_composed
+from eqprop.config.options import PIECEWISE_LINEAR
 from eqprop.data import Data, Split
-from eqprop.errors import ConfigError
 from eqprop.estimator import CenteredEquilibriumPropagation
-from eqprop.graphs import captures
-from eqprop.optimizer import build_optimizer
-from eqprop.options import PIECEWISE_LINEAR
 from eqprop.relaxation import Exact, Solver
-from eqprop.stepping import PlainStep
-from eqprop.training import Training
+from eqprop.run import hardware
+from eqprop.run.errors import ConfigError
+from eqprop.training.graphs import captures
+from eqprop.training.loop import Training
+from eqprop.training.optimizer import build_optimizer
+from eqprop.training.step import PlainStep
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 

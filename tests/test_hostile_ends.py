@@ -10,13 +10,13 @@ from running import QUICK, rows, status, train
 from test_training import recorded, training
 
 import eqprop
-from eqprop.command import prepared
-from eqprop.console import show_result
+from eqprop.cli.command import prepared
+from eqprop.cli.console import show_result
 from eqprop.data import Split
-from eqprop.errors import ConfigError
 from eqprop.relaxation import Anderson, Euler
+from eqprop.run.errors import ConfigError
 from eqprop.tracking import Trackers
-from eqprop.training import Position
+from eqprop.training.loop import Position
 
 
 @pytest.mark.parametrize("batches", [0, 1])
@@ -37,14 +37,14 @@ def test_such_a_run_ends_well(tmp_path: Path) -> None:
     script = tmp_path / "stop.py"
     script.write_text(
         "import os, signal\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def stopping(self, *args):\n"
         "    if self.step == 30:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return update(self, *args)\n"
         "Training.update = stopping\n"
-        "from eqprop.cli import run\n"
+        "from eqprop.cli.main import run\n"
         "run()\n"
     )
     words = (*QUICK, "trainer.epochs=9", "trainer.eval_every=9", "hydra.run.dir=a")

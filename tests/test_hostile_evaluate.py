@@ -13,7 +13,7 @@ import pytest
 from running import QUICK, ROOT, Ran, environment, train
 from test_nothing_gets_in import sealed
 
-from eqprop import checkpoint
+from eqprop.run import checkpoint
 
 MINE = """
 import eqprop

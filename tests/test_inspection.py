@@ -13,11 +13,11 @@ from conftest import make_model, one_hot
 from sklearn.metrics import confusion_matrix
 from test_training import SIZES, splits, training
 
-from eqprop import snapshot
-from eqprop.inspection import Inspection, confusion, curves, mistakes
-from eqprop.pictures import picture
+from eqprop.data.picture import picture
 from eqprop.relaxation import Anderson, Euler, Exact, Newton
 from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
+from eqprop.training import snapshot
+from eqprop.training.inspection import Inspection, confusion, curves, mistakes
 
 SOLVERS = {
     "euler": Euler(dt=0.1, n_relax=9),
@@ -148,7 +148,7 @@ def test_what_cannot_be_looked_at_costs_one_warning(caplog: pytest.LogCaptureFix
     inspection = Inspection(lambda name, *_: shown.append(name), curves_every=1)
     run = training(solver=Unwilling(dt=0.1, n_relax=5), inspection=inspection, epochs=3)
     run.fit()
-    (record,) = [r for r in caplog.records if r.name == "eqprop.inspection"]
+    (record,) = [r for r in caplog.records if r.name == "eqprop.training.inspection"]
     assert record.levelno == logging.WARNING
     assert "OSError: no way" in record.getMessage()
     assert shown == ["confusion/test", "mistakes/test"]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from test_training import training
 
-from eqprop import checkpoint
-from eqprop.errors import RunError
-from eqprop.keeper import Checkpoints
-from eqprop.signals import Stop, Stopped
+from eqprop.run import checkpoint
+from eqprop.run.errors import RunError
+from eqprop.run.signals import Stop, Stopped
 from eqprop.tracking import JsonlTracker, RunInfo
+from eqprop.training.keeper import Checkpoints
 
 
 def keeper(folder: Path, **changes: Any) -> Checkpoints:

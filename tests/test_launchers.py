@@ -11,10 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 from running import SCRIPT
 
-from eqprop import hardware
-from eqprop.compose import conf_dir
-from eqprop.errors import ConfigError
-from eqprop.failures import TRACEBACK
+from eqprop.cli.failures import TRACEBACK
+from eqprop.config.compose import conf_dir
+from eqprop.run import hardware
+from eqprop.run.errors import ConfigError
 from eqprop.sweep import launchers
 from eqprop.sweep.job import Job
 from eqprop.sweep.launchers import KNOWN, make_launcher

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from jobs import drive, hanging, job, program, wait
 from running import ROOT
 
-from eqprop.composer import Composer
+from eqprop.config.composer import Composer
 from eqprop.sweep import gpus, plan, run
 from eqprop.sweep.gpus import divided
 from eqprop.sweep.joblib import JoblibLauncher

@@ -31,7 +31,7 @@ from jobs import (
 from running import ROOT
 from searching import planned
 
-from eqprop.errors import ConfigError
+from eqprop.run.errors import ConfigError
 from eqprop.sweep import marks
 from eqprop.sweep.job import Handle, Job
 from eqprop.sweep.queue import SlurmQueue

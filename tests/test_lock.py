@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from running import python
 
-from eqprop.errors import ConfigError
-from eqprop.record import RunFolder, is_alive
+from eqprop.run.errors import ConfigError
+from eqprop.run.folder import RunFolder, is_alive
 
 
 def status(folder: Path) -> dict:
@@ -31,7 +31,7 @@ def test_a_folder_with_a_record_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from eqprop.record import RunFolder, is_alive
+        from eqprop.run.folder import RunFolder, is_alive
         folder = RunFolder.claim(sys.argv[1])
         print("claimed", flush=True)
         sys.stdin.read()
@@ -50,8 +50,8 @@ def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
 def test_of_processes_that_race_one_gets_the_folder(tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from eqprop.errors import ConfigError
-        from eqprop.record import RunFolder, is_alive
+        from eqprop.run.errors import ConfigError
+        from eqprop.run.folder import RunFolder, is_alive
         print("ready", flush=True)
         sys.stdin.readline()
         try:

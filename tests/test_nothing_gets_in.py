@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from eqprop import checkpoint
-from eqprop.checkpoint import CheckpointError, read
+from eqprop.run import checkpoint
+from eqprop.run.checkpoint import CheckpointError, read
 
 
 @pytest.fixture(scope="module")

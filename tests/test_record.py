@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eqprop.errors import ConfigError, DataError, RunError
-from eqprop.record import RunFolder
+from eqprop.run.errors import ConfigError, DataError, RunError
+from eqprop.run.folder import RunFolder
 
 
 def status(folder: Path) -> dict:

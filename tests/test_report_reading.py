@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, make_sweep, write_rows
 
-from eqprop.errors import UserError
-from eqprop.lock import take_lock
 from eqprop.report import curves
 from eqprop.report.finding import find_runs
 from eqprop.report.payload import own_overrides
 from eqprop.report.points import differing, points_of
 from eqprop.report.reading import Run, read_run
 from eqprop.report.tolerant import flatten, parse_yaml
+from eqprop.run.errors import UserError
+from eqprop.run.lock import take_lock
 
 
 def test_a_run_that_is_done(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from interrupted import alone, learnt
 from running import rows, train, untimed
 
-from eqprop.command import key_of, merge, quoted
+from eqprop.cli.command import key_of, merge, quoted
 
 
 def test_a_rerun_gives_the_same_numbers(tmp_path: Path) -> None:

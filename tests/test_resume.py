@@ -11,8 +11,8 @@ import pytest
 from interrupted import RUN, alone, killed, learnt, with_code
 from running import ROOT, rows, status, train, wandb_runs
 
-from eqprop.command import quoted
-from eqprop.resume import cut_metrics
+from eqprop.cli.command import quoted
+from eqprop.run.resume import cut_metrics
 
 
 @pytest.mark.parametrize("model", ["gaussian", "hopfield"])

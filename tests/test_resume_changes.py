@@ -9,8 +9,8 @@ import yaml
 from interrupted import RUN, killed
 from running import QUICK, rows, status, train
 
-from eqprop.environment import versions
-from eqprop.resume import warn_of_differences
+from eqprop.run.environment import versions
+from eqprop.run.resume import warn_of_differences
 
 
 def interrupted(cwd: Path, *more: str) -> Path:

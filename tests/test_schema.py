@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from configs import GONE, PLAIN, changed, refusal
 
-from eqprop import hardware
-from eqprop.options import Adam, CenteredEstimator, Dynamics
-from eqprop.schema import Config, validate
-from eqprop.suggest import show
+from eqprop.config.options import Adam, CenteredEstimator, Dynamics
+from eqprop.config.schema import Config, validate
+from eqprop.run import hardware
+from eqprop.run.text import show
 
 
 def test_a_plain_dictionary_becomes_typed() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from configs import changed, refusal
 
-from eqprop.options import Foreign, ForeignModel
-from eqprop.schema import validate
-from eqprop.suggest import show
+from eqprop.config.options import Foreign, ForeignModel
+from eqprop.config.schema import validate
+from eqprop.run.text import show
 
 FOREIGN = """
 class Energy:

@@ -7,8 +7,8 @@ import json
 import pytest
 from configs import PLAIN
 
-from eqprop.schema import KNOWN, Config, all_keys, json_schema
-from eqprop.suggest import brief, nearest, one_line, show
+from eqprop.config.schema import KNOWN, Config, all_keys, json_schema
+from eqprop.run.text import brief, nearest, one_line, show
 
 
 class TestJsonSchema:

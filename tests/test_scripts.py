@@ -16,7 +16,7 @@ from _child import in_child
 from _timing import Case, interleave, quartiles
 from scripting import is_png, needs_matplotlib, run
 
-from eqprop.errors import UserError
+from eqprop.run.errors import UserError
 
 
 def positive(spread: dict[str, float], suffix: str = "") -> bool:

@@ -9,8 +9,8 @@ import pytest
 from interrupted import before_step, with_code
 from running import QUICK, git, train
 
-from eqprop.record import RunFolder
-from eqprop.redact import redact
+from eqprop.run.folder import RunFolder
+from eqprop.run.redact import redact
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_no_secret_is_there_if_a_run_is_killed_before_it_begins(
     """Hydra has handed over, and nothing of ours has replaced what it wrote."""
     dying = (
         "import os, signal\n"
-        "from eqprop.record import RunFolder\n"
+        "from eqprop.run.folder import RunFolder\n"
         "RunFolder.claim = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     secret = f"tracking.notes={KEY}"

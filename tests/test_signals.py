@@ -11,8 +11,8 @@ import pytest
 from interrupted import RUN, alone, before_step, killed, learnt, with_code
 from running import QUICK, rows, status, train, untimed
 
-from eqprop import checkpoint, signals
-from eqprop.signals import Stop, Stopped, listening
+from eqprop.run import checkpoint, signals
+from eqprop.run.signals import Stop, Stopped, listening
 
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130), ("USR2", 75)])
@@ -39,7 +39,7 @@ def test_a_second_ctrl_c_ends_at_once_with_the_old_checkpoint(tmp_path: Path) ->
     script = tmp_path / "twice.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from eqprop.training import Training\n"
+        "from eqprop.training.loop import Training\n"
         "update = Training.update\n"
         "def killing(self, *args):\n"
         "    if self.step == 20:\n"
@@ -47,7 +47,7 @@ def test_a_second_ctrl_c_ends_at_once_with_the_old_checkpoint(tmp_path: Path) ->
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return update(self, *args)\n"
         "Training.update = killing\n"
-        "from eqprop.cli import run\n"
+        "from eqprop.cli.main import run\n"
         "run()\n"
     )
     ran = train(*RUN, "hydra.run.dir=a", cwd=tmp_path, script=script)
@@ -62,12 +62,12 @@ def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
     script = tmp_path / "early.py"
     script.write_text(
         "import os, signal\n"
-        "from eqprop import assembly\n"
+        "from eqprop.cli import build\n"
         "def build(*args):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    raise AssertionError('not reached')\n"
-        "assembly.build_training = build\n"
-        "from eqprop.cli import run\n"
+        "build.build_training = build\n"
+        "from eqprop.cli.main import run\n"
         "run()\n"
     )
     ran = train(*QUICK, "hydra.run.dir=a", cwd=tmp_path, script=script)
@@ -156,7 +156,7 @@ def test_a_second_ctrl_c_in_a_checkpoint_s_write(moment: str, tmp_path: Path) ->
     """Before the rename or between the two of them: what is there is whole, and is gone on with."""
     code = (
         "import os, signal\n"
-        "from eqprop.signals import Stop\n"
+        "from eqprop.run.signals import Stop\n"
         "init, stops, done = Stop.__init__, [], []\n"
         "def noting(self):\n"
         "    init(self)\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from eqprop.compose import conf_dir, register_resolvers
-from eqprop.slug import readable
+from eqprop.config.compose import conf_dir, register_resolvers
+from eqprop.config.slug import readable
 
 NASTY = [
     "../../etc/passwd",
@@ -66,7 +66,7 @@ APP = """
 import sys
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from eqprop.compose import check, conf_dir, register_resolvers
+from eqprop.config.compose import check, conf_dir, register_resolvers
 
 register_resolvers()
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from test_training import training
 
-from eqprop import checkpoint, snapshot
-from eqprop.checkpoint import CheckpointError
-from eqprop.keeper import Keeper
 from eqprop.relaxation import Euler
+from eqprop.run import checkpoint
+from eqprop.run.checkpoint import CheckpointError
+from eqprop.training import snapshot
+from eqprop.training.keeper import Keeper
 
 
 def test_a_checkpoint_of_another_network_changes_nothing(tmp_path: Path) -> None:

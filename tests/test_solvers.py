@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import eqprop
-from eqprop.errors import ConfigError
 from eqprop.relaxation import Anderson, Euler, Exact, Newton, Solver, StopReason
+from eqprop.run.errors import ConfigError
 
 KINDS = ["gaussian", "hopfield"]
 COSTS = ["squared_error", "cross_entropy"]

@@ -16,15 +16,16 @@ from running import untimed
 from tape import HostWaitsError, Tape
 from test_training import recorded, splits, training
 
-from eqprop import checkpoint, snapshot
 from eqprop.data import epoch_order
-from eqprop.errors import RunError
 from eqprop.estimator import CenteredEquilibriumPropagation, EquilibriumPropagation
-from eqprop.health import Health
-from eqprop.keeper import Keeper
 from eqprop.relaxation import Euler, Newton, Solver
-from eqprop.stepping import CapturedStep
-from eqprop.training import Row, Training
+from eqprop.run import checkpoint
+from eqprop.run.errors import RunError
+from eqprop.training import snapshot
+from eqprop.training.health import Health
+from eqprop.training.keeper import Keeper
+from eqprop.training.loop import Row, Training
+from eqprop.training.step import CapturedStep
 
 SOLVERS: dict[str, Callable[[], Solver]] = {
     "euler": lambda: Euler(dt=0.1, n_relax=5, init="normal"),

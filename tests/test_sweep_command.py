@@ -18,7 +18,7 @@ from running import QUICK, Process, Ran, environment, rows, start, status, train
 from searching import lines
 from test_sweep_search import trials
 
-from eqprop.composer import Composer
+from eqprop.config.composer import Composer
 from eqprop.sweep import plan
 
 TPE = ("-m", "sweep=tpe", *QUICK, "sweep.n_trials=4")
@@ -141,7 +141,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path) -> None:
         "import sys; sys.modules['optuna'] = None; sys.argv[0] = 'train.py'\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'optuna' else find(name, *rest)\n"
-        "from eqprop.cli import run; run()"
+        "from eqprop.cli.main import run; run()"
     )
     command = [sys.executable, "-c", code, "-m", "sweep=tpe"]
     ran: Any = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from searching import FakeLauncher, lines, planned, record, run, smooth
 
-from eqprop.errors import ConfigError
+from eqprop.run.errors import ConfigError
 
 LR = "optimizer.lr=1e-3,3e-3"
 

@@ -12,7 +12,7 @@ import pytest
 from searching import FakeLauncher, lines, planned, record, run, smooth
 from test_sweep_search import trials
 
-from eqprop.errors import ConfigError, RunError
+from eqprop.run.errors import ConfigError, RunError
 from eqprop.sweep.book import Book
 from eqprop.sweep.plan import Plan
 

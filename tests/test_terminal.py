@@ -141,7 +141,7 @@ def test_nothing_to_read_from(tmp_path: Path) -> None:
     """Standard input closed, as a scheduler may start it."""
     script = tmp_path / "closed.py"
     script.write_text(
-        "import os, sys\nfrom eqprop.cli import run\n\nos.close(0)\nsys.stdin = None\nrun()\n"
+        "import os, sys\nfrom eqprop.cli.main import run\n\nos.close(0)\nsys.stdin = None\nrun()\n"
     )
     ran = train(*QUICK[:3], cwd=tmp_path, script=script, cold=True).succeeded()
     assert ran.status["state"] == "done"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tracked import ROWS, Recorder, drive, run_in
 
-from eqprop.errors import RunError
+from eqprop.run.errors import RunError
 from eqprop.tracking import JsonlTracker, RunInfo, Trackers
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tracked import CURVES, MATRIX, MISTAKES, ROWS, run_in
 
-from eqprop.compose import compose, validate_composed
-from eqprop.errors import ConfigError
+from eqprop.config.compose import compose, validate_composed
+from eqprop.run.errors import ConfigError
 from eqprop.tracking import JsonlTracker, LocalFiles, RunInfo, TensorboardTracker, Trackers
 
 pytest.importorskip("tensorboard")

@@ -14,10 +14,10 @@ from torch import Tensor
 import eqprop
 from eqprop.data import Data, Split, epoch_order
 from eqprop.energy import EnergyBasedModel
-from eqprop.errors import RunError
 from eqprop.estimator import CenteredEquilibriumPropagation, EquilibriumPropagation
 from eqprop.relaxation import Euler
-from eqprop.training import Row, Training
+from eqprop.run.errors import RunError
+from eqprop.training.loop import Row, Training
 
 SIZES = [6, 8, 3]
 LR, BETA, DT, STEPS = 0.5, 0.5, 0.1, 15

@@ -26,15 +26,15 @@ def server() -> Iterator[WandbServer]:
 # runs that end otherwise
 
 DIVERGE = """
-from eqprop.training import Training
-from eqprop.errors import RunError
+from eqprop.training.loop import Training
+from eqprop.run.errors import RunError
 update = Training.update
 def diverging(self, *args):
     if self.step == 20:
         self.model.W[0].weight.data.fill_(float("nan"))
     return update(self, *args)
 Training.update = diverging
-from eqprop.cli import run
+from eqprop.cli.main import run
 run()
 """
 
@@ -118,7 +118,7 @@ def test_a_run_of_that_name_is_not_overwritten(server: WandbServer, tmp_path: Pa
 IMPATIENT = """
 from eqprop.tracking import session
 session.INIT_TIMEOUT = session.FINISH_TIMEOUT = session.GRACE = 3.0
-from eqprop.cli import run
+from eqprop.cli.main import run
 run()
 """
 

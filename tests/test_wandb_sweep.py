@@ -8,7 +8,7 @@ import pytest
 import yaml
 from running import ROOT
 
-from eqprop.compose import check
+from eqprop.config.compose import check
 
 SWEEP = ROOT / "scripts" / "wandb_sweep.yaml"
 

@@ -17,7 +17,7 @@ from test_bombs import bomb
      "${oc.env:HOME}", "..", "~root", "a/b\\c", "\u202etxt.exe"],
 )  # fmt: skip
 def test_a_name_stays_in_the_output_folder(name: str, tmp_path: Path) -> None:
-    from eqprop.command import quoted
+    from eqprop.cli.command import quoted
 
     cwd = tmp_path / "here"
     cwd.mkdir()

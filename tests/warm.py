@@ -24,7 +24,7 @@ import warnings
 from types import SimpleNamespace
 from typing import Any, TextIO
 
-WANTED = ("sklearn.datasets", "torch._dynamo", "wandb", "eqprop.assembly", "eqprop.cli")
+WANTED = ("sklearn.datasets", "torch._dynamo", "wandb", "eqprop.cli.build", "eqprop.cli.main")
 """What runs need and what takes long to import."""
 
 

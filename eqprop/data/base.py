@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from eqprop.data.splits import Data, Split
-from eqprop.errors import ConfigError, DataError
+from eqprop.run.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
 

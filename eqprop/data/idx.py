@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from eqprop.errors import DataError
+from eqprop.run.errors import DataError
 
 SIDE = 28  # pixels
 IMAGES_MAGIC = 0x803  # unsigned bytes in three dimensions

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from eqprop.data import idx
 from eqprop.data.base import Dataset, Raw
-from eqprop.errors import DataError
-from eqprop.files import one_line
+from eqprop.run.errors import DataError
+from eqprop.run.files import one_line
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 

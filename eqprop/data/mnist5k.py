@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eqprop.data.base import Dataset, Raw
-from eqprop.errors import DataError
-from eqprop.files import write_atomically
+from eqprop.run.errors import DataError
+from eqprop.run.files import write_atomically
 
 PER_CLASS = 500
 TEST_PER_CLASS = 100

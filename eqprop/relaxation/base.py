@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from eqprop.energy import EnergyBasedModel
-from eqprop.errors import ConfigError
 from eqprop.relaxation.result import Relaxation, StopReason
+from eqprop.run.errors import ConfigError
 
 Init = Literal["auto", "normal", "zeros", "feedforward"]
 

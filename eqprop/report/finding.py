@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import UserError
 from eqprop.report import tolerant
 from eqprop.report.reading import Run, is_run, read_run, settings, words_of
 from eqprop.report.tolerant import number, text_of, told
+from eqprop.run.errors import UserError
 from eqprop.sweep.marks import is_running
 
 RESULTS = "results.jsonl"

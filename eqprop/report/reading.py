@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eqprop.lock import is_alive
 from eqprop.report import tolerant
 from eqprop.report.tolerant import number, text_of, told
+from eqprop.run.lock import is_alive
 
 Points = tuple[list[float], list[float | None]]
 """Abscissae, ascending, and values; None where a value was not finite."""

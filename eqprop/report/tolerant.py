@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eqprop.files import one_line
-from eqprop.redact import redact
+from eqprop.run.files import one_line
+from eqprop.run.redact import redact
 
 MOST_BYTES = 64 * 2**20
 """What is read of one file, at most; the rest of a longer one is left out, and said so."""

@@ -26,10 +26,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import ConfigError
-from eqprop.files import sync_folder, write_atomically
-from eqprop.lock import take_lock
-from eqprop.redact import redact_all
+from eqprop.run.errors import ConfigError
+from eqprop.run.files import sync_folder, write_atomically
+from eqprop.run.lock import take_lock
+from eqprop.run.redact import redact_all
 
 ABOUT = "sweep.json"
 RESULTS = "results.jsonl"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.composer import Composer
+from eqprop.config.composer import Composer
 
 
 class Cells:

@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from eqprop.files import write_atomically
-from eqprop.redact import redact
+from eqprop.run.files import write_atomically
+from eqprop.run.redact import redact
 from eqprop.sweep.outcome import CONSOLE
 
 MOST = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from eqprop.hardware import gpu_count
-from eqprop.suggest import key_of
+from eqprop.run.hardware import gpu_count
+from eqprop.run.text import key_of
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

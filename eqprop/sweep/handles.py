@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 
-from eqprop.files import one_line
-from eqprop.lock import is_alive, read_status
+from eqprop.run.files import one_line
+from eqprop.run.lock import is_alive, read_status
 from eqprop.sweep import gpus, marks
 from eqprop.sweep.job import Handle, Job, Outcome
 from eqprop.sweep.limits import Limited

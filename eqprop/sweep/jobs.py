@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from eqprop.errors import ConfigError
+from eqprop.run.errors import ConfigError
 from eqprop.sweep.book import ELSEWHERE, Book, Line
 from eqprop.sweep.job import Job
 from eqprop.sweep.plan import Plan

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from eqprop.fields import Component, Count, OptionalCount, OptionalText, Positive
+from eqprop.config.fields import Component, Count, OptionalCount, OptionalText, Positive
 
 NotNegativeCount = Annotated[
     int, Field(ge=0, lt=2**31, description="a whole number >= 0 and < 2^31")

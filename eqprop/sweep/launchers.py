@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eqprop import explain, targets
-from eqprop.errors import ConfigError
-from eqprop.fields import Component
-from eqprop.files import one_line
-from eqprop.hardware import processors
-from eqprop.suggest import show
+from eqprop.config import explain, targets
+from eqprop.config.fields import Component
+from eqprop.run.errors import ConfigError
+from eqprop.run.files import one_line
+from eqprop.run.hardware import processors
+from eqprop.run.text import show
 from eqprop.sweep import launch_options as o
 from eqprop.sweep.job import JobLauncher
 from eqprop.sweep.local import LocalLauncher

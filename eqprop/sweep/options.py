@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eqprop.fields import Count, Flag, OptionalCount, Strict
+from eqprop.config.fields import Count, Flag, OptionalCount, Strict
 
 
 class Sweep(Strict):

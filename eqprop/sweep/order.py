@@ -12,9 +12,9 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from eqprop.command import quoted
-from eqprop.failures import TRACEBACK
-from eqprop.suggest import key_of
+from eqprop.cli.command import quoted
+from eqprop.cli.failures import TRACEBACK
+from eqprop.run.text import key_of
 from eqprop.sweep.job import Job
 
 GRACE = (5.0, 30.0)
@@ -111,7 +111,7 @@ def this_program(argv: Sequence[str] | None = None) -> tuple[str, ...]:
     if script is not None and script.is_file():
         program = [sys.executable, str(script)]
     else:  # python -c, or from another program
-        program = [sys.executable, "-c", "from eqprop.cli import run; run()"]
+        program = [sys.executable, "-c", "from eqprop.cli.main import run; run()"]
     given, _ = get_args_parser().parse_known_args(words[1:])
     flags = {"--config-path": given.config_path, "--config-name": given.config_name}
     flags["--config-dir"] = given.config_dir

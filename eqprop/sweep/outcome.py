@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eqprop.files import one_line
-from eqprop.lock import read_status
-from eqprop.redact import redact
-from eqprop.signals import EXIT_CODES
+from eqprop.run.files import one_line
+from eqprop.run.lock import read_status
+from eqprop.run.redact import redact
+from eqprop.run.signals import EXIT_CODES
 from eqprop.sweep.job import Job, Outcome
 
 CONSOLE = "console.log"

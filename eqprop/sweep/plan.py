@@ -12,11 +12,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from eqprop import explain, translate
-from eqprop.composer import Composer
-from eqprop.errors import ConfigError
-from eqprop.resume import differences
-from eqprop.suggest import key_of
+from eqprop.config import explain, translate
+from eqprop.config.composer import Composer
+from eqprop.run.errors import ConfigError
+from eqprop.run.resume import differences
+from eqprop.run.text import key_of
 from eqprop.sweep import space
 from eqprop.sweep.cells import Cells
 from eqprop.sweep.identity import without_free

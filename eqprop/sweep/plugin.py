@@ -39,7 +39,7 @@ class Sweeper(HydraSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; returns its summary."""
-        from eqprop.composer import Composer
+        from eqprop.config.composer import Composer
         from eqprop.sweep.run import run_sweep
 
         assert self.config is not None

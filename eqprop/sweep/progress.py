@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from eqprop.quiet import QuietConsole
+from eqprop.run.quiet import QuietConsole
 from eqprop.sweep.glance import Glance, look
 from eqprop.sweep.job import Handle, Job, JobLauncher, Outcome
 

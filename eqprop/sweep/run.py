@@ -12,12 +12,12 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.composer import Composer
-from eqprop.errors import ConfigError, RunError
-from eqprop.files import write_atomically
-from eqprop.redact import redact
-from eqprop.signals import listening
-from eqprop.suggest import key_of, show
+from eqprop.config.composer import Composer
+from eqprop.run.errors import ConfigError, RunError
+from eqprop.run.files import write_atomically
+from eqprop.run.redact import redact
+from eqprop.run.signals import listening
+from eqprop.run.text import key_of, show
 from eqprop.sweep import identity, plan
 from eqprop.sweep.book import ELSEWHERE, Book, unwritable
 from eqprop.sweep.gpus import divided

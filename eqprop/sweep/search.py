@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from eqprop.lock import read_status
-from eqprop.signals import REQUEUE, Stop
+from eqprop.run.lock import read_status
+from eqprop.run.signals import REQUEUE, Stop
 from eqprop.sweep.book import Book, Line
 from eqprop.sweep.handles import is_running
 from eqprop.sweep.job import Handle, Outcome

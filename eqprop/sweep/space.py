@@ -17,8 +17,8 @@ from typing import Any, Literal, cast
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.errors import ConfigError
-from eqprop.suggest import hint, show
+from eqprop.run.errors import ConfigError
+from eqprop.run.text import hint, show
 
 TAGS = ("log",)
 

@@ -29,7 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from eqprop.errors import ConfigError
+from eqprop.run.errors import ConfigError
 from eqprop.sweep import sampler
 from eqprop.sweep.book import ELSEWHERE, Book, cut_torn_line
 from eqprop.sweep.plan import Plan

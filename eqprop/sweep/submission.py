@@ -15,7 +15,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import Checkpointable
 
-from eqprop.files import one_line, write_atomically
+from eqprop.run.files import one_line, write_atomically
 from eqprop.sweep import marks
 from eqprop.sweep.job import Job, Outcome
 from eqprop.sweep.order import Order

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import submitit
 
-from eqprop.errors import ConfigError
-from eqprop.files import write_atomically
+from eqprop.run.errors import ConfigError
+from eqprop.run.files import write_atomically
 from eqprop.sweep import gpus, marks, submission
 from eqprop.sweep.handles import Adopted, Ended, Held, is_running, not_started
 from eqprop.sweep.job import Handle, Job, Outcome

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from eqprop.errors import UserError
-from eqprop.files import one_line
-from eqprop.redact import redact
+from eqprop.run.errors import UserError
+from eqprop.run.files import one_line
+from eqprop.run.redact import redact
 
 State = Literal["done", "failed", "interrupted"]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
-from eqprop.errors import RunError
+from eqprop.run.errors import RunError
 from eqprop.tracking.base import RunInfo, State, Tracker
 
 METRICS = "metrics.jsonl"

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eqprop.files import write_atomically
+from eqprop.run.files import write_atomically
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
 

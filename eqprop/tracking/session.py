@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from eqprop.environment import git_state
-from eqprop.redact import redact
+from eqprop.run.environment import git_state
+from eqprop.run.redact import redact
 
 Mode = Literal["offline", "online"]
 INIT_TIMEOUT = 30.0  # seconds that an online start may take

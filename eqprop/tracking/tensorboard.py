@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import ConfigError
-from eqprop.suggest import flatten
+from eqprop.run.errors import ConfigError
+from eqprop.run.text import flatten
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
 from eqprop.tracking.jsonl import read_rows

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eqprop import __version__
-from eqprop.files import one_line
-from eqprop.redact import redact
+from eqprop.run.files import one_line
+from eqprop.run.redact import redact
 from eqprop.tracking import media, session
 from eqprop.tracking.base import RunInfo, State, Tracker
 from eqprop.tracking.connection import why_offline

@@ -1,0 +1,1 @@
+"""The command line: from the arguments to one run, or a sweep."""

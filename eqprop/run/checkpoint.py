@@ -1,0 +1,175 @@
+"""A checkpoint's file: whole, checked and harmless, or refused with one line.
+
+First a line ``eqprop-checkpoint <format> <sha256> <bytes that follow>``, then a line of JSON (what
+there is to know without torch: step, configuration, versions …), then what ``torch.save`` makes of
+plain dicts, lists, numbers and tensors. The checksum covers both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eqprop.run.errors import UserError
+from eqprop.run.files import write_atomically
+from eqprop.run.text import brief
+
+MAGIC = b"eqprop-checkpoint"
+FORMAT = 1
+_HEADER = re.compile(rb"eqprop-checkpoint (\d{1,9}) ([0-9a-f]{64}) (\d{1,15})\n")
+_LONGEST_HEADER = 128  # bytes
+_LONGEST_META = 32_000_000  # bytes
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used: names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file whose checksum holds: its plain part, and its tensors still packed."""
+
+    path: Path
+    meta: dict[str, Any]
+    body: bytes
+
+    def tensors(self) -> dict[str, Any]:
+        """Unpack the tensors, on the CPU, whatever the environment says about how.
+
+        Raises:
+            CheckpointError: if there is anything in it but plain values and tensors.
+        """
+        import torch
+
+        _refuse_packed(self.path, self.body)
+        try:
+            with _default_loading():
+                state = torch.load(io.BytesIO(self.body), map_location="cpu", weights_only=True)
+        except Exception as error:  # what a foreign file makes of the reader is its own affair
+            raise CheckpointError(
+                f"{self.path} is refused: it holds more than numbers and tensors, or is malformed "
+                f"({brief(str(error))})"
+            ) from error
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{self.path} is refused: it is not a training state")
+        return state
+
+
+def write(path: Path, meta: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically, after reading back that the disk has it as it was meant.
+
+    Raises:
+        OSError: if it cannot be written; whatever ``path`` held before is still there.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    rest = json.dumps(meta, allow_nan=False).encode() + b"\n" + buffer.getbuffer()
+    digest = hashlib.sha256(rest).hexdigest()
+    header = f"{MAGIC.decode()} {FORMAT} {digest} {len(rest)}\n".encode()
+
+    def verify(written: Path) -> None:
+        try:
+            read(written)
+        except CheckpointError as error:
+            raise OSError(f"what was written is not what is read back ({error})") from error
+        keep_previous(path)
+
+    write_atomically(path, header + rest, before=verify)
+
+
+def keep_previous(path: Path) -> None:
+    """Let ``last.previous.pt`` be what ``last.pt`` was: something to fall back on, always."""
+    if path.name == "last.pt" and path.exists():
+        os.replace(path, path.with_name("last.previous.pt"))
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check it against its own checksum.
+
+    Raises:
+        CheckpointError: if it is truncated, damaged, of another program or of a later version.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            digest, length = _header(path, file.readline(_LONGEST_HEADER))
+            rest = file.read(length + 1)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(rest) < length:
+        raise CheckpointError(f"{path} is truncated: {len(rest)} of {length} bytes are there")
+    if len(rest) > length or hashlib.sha256(rest).hexdigest() != digest:
+        raise CheckpointError(f"{path} is damaged: its checksum does not hold")
+    meta, _, body = rest.partition(b"\n")
+    return Checkpoint(path, _meta(path, meta), body)
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """The plain part of a checkpoint that has not been checked yet: only to order files by it.
+
+    Raises:
+        CheckpointError: if not even that can be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            _header(path, file.readline(_LONGEST_HEADER))
+            return _meta(path, file.readline(_LONGEST_META))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _header(path: Path, line: bytes) -> tuple[str, int]:
+    match = _HEADER.fullmatch(line)
+    if match is None:
+        if line and MAGIC.startswith(line[: len(MAGIC)]):
+            raise CheckpointError(f"{path} is truncated or damaged: its first line is not whole")
+        begins = repr(line[:12])
+        raise CheckpointError(f"{path} is not a checkpoint of eqprop: it begins with {begins}")
+    if int(match[1]) != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {int(match[1])}, this version of eqprop reads {FORMAT}; it needs "
+            "the version of eqprop that wrote it"
+        )
+    return match[2].decode(), int(match[3])
+
+
+def _meta(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        meta = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its second line cannot be read") from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path} is damaged: its second line is no mapping")
+    return meta
+
+
+def _refuse_packed(path: Path, body: bytes) -> None:
+    """Refuse an archive that unpacks to more than there is: torch itself never compresses."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is refused: its tensors are malformed ({error})") from error
+    if size > len(body):
+        raise CheckpointError(f"{path} is refused: its tensors unpack to more than there is")
+
+
+@contextmanager
+def _default_loading() -> Iterator[None]:
+    names = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    saved = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)

@@ -1,0 +1,132 @@
+"""What a run was made with: versions, code, command and hardware, for ``environment.json``.
+
+Nothing here imports torch: it answers before torch is loaded, and tells of GPUs once it is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eqprop import __version__
+from eqprop.run.redact import redact
+
+PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "pydantic", "wandb")
+DIFF_LIMIT = 1_000_000  # bytes
+GIT_TIMEOUT = 5.0  # seconds, each command
+
+
+def describe(command: Sequence[str]) -> dict[str, Any]:
+    """Everything that ``environment.json`` holds, as plain JSON values without secrets.
+
+    No environment variables are recorded. Code is the git repository of the working directory:
+    null where there is none, no git, or no answer within a few seconds.
+    """
+    return {
+        "command": [redact(word) for word in command],
+        "working_directory": os.getcwd(),
+        "versions": versions(),
+        "git": git_state(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "hardware": hardware(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, eqprop and each package that decides a run's numbers; None: missing."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "eqprop": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_state(folder: str | os.PathLike[str] = ".", *, diff: bool = True) -> dict[str, Any] | None:
+    """Commit, remote and uncommitted changes of the repository around ``folder``, or None.
+
+    ``diff`` is against the commit, cut (``diff_truncated``) at one megabyte.
+    """
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return None
+    remote = _git(folder, "config", "--get", "remote.origin.url")
+    state: dict[str, Any] = {
+        "commit": commit.decode().strip(),
+        "remote": redact(_text(remote).strip()) if remote else None,
+    }
+    if diff:
+        changes = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+        state["diff"] = None if changes is None else redact(_text(changes[:DIFF_LIMIT]))
+        state["diff_truncated"] = changes is not None and len(changes) > DIFF_LIMIT
+    return state
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, its cores, memory in bytes, and the GPUs where torch is loaded and sees some."""
+    return {
+        "cpu": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": psutil.cpu_count(logical=True),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
+    }
+
+
+def _git(folder: str | os.PathLike[str], *arguments: str) -> bytes | None:
+    """Up to ``DIFF_LIMIT`` + 1 bytes that git prints; None if it is missing, fails or is slow."""
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        process = subprocess.Popen(
+            ["git", "-C", os.fspath(folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **quiet},
+        )
+    except OSError:
+        return None
+    alarm = threading.Timer(GIT_TIMEOUT, process.kill)
+    alarm.start()
+    with process:
+        assert process.stdout is not None
+        output = process.stdout.read(DIFF_LIMIT + 1)
+        if len(output) > DIFF_LIMIT:
+            process.kill()  # the rest is not wanted
+    alarm.cancel()
+    return output if process.returncode == 0 or len(output) > DIFF_LIMIT else None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_available():
+        return []
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties]

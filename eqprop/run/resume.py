@@ -1,0 +1,234 @@
+"""Going on with a run: its recorded command, what may change, and which checkpoint to take.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eqprop.config import yamlguard
+from eqprop.run import checkpoint
+from eqprop.run.checkpoint import Checkpoint, CheckpointError
+from eqprop.run.errors import ConfigError
+from eqprop.run.redact import redact_all
+from eqprop.run.text import flatten, show
+
+log = logging.getLogger(__name__)
+
+FREE = (
+    *("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun"),
+    "sweep",
+)
+"""What a resumed run may change; anything else decides what is learnt."""
+
+_FREE_KEYS = ("dataset.download",)
+_FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
+_ASIDE = ".aside"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier process left of the run in ``folder``."""
+
+    folder: Path
+    status: dict[str, Any]
+    meta: dict[str, Any] | None
+    """The plain part of its newest checkpoint that can be read."""
+    named: Path | None = None
+    """A checkpoint that was asked for by name."""
+
+    def is_finished(self, epochs: int) -> bool:
+        """Whether the run is done and has nothing left of so many epochs."""
+        if self.named is not None or self.status.get("state") != "done" or self.meta is None:
+            return False
+        return int(self.meta.get("epoch", 0)) > epochs
+
+    @property
+    def objective(self) -> float:
+        """The recorded objective; NaN if there is none."""
+        found = self.status.get("objective")
+        return float("nan") if found is None else float(found)
+
+
+def earlier_run(folder: Path, resume: str | None, config: Mapping[str, Any]) -> Earlier | None:
+    """What there is in ``folder`` to go on with, or None for a run that begins.
+
+    Raises:
+        ConfigError: if ``resume`` names what is not there, or if ``config`` changes what a resumed
+            run may not change: each such key, old and new.
+    """
+    if resume is None or (resume == "auto" and not (folder / "status.json").exists()):
+        return None
+    named = folder / "checkpoints" / Path(resume).name if is_file_name(resume) else None
+    newest, _ = newest_valid(folder, named)
+    if newest is not None:
+        refuse_changes(folder, newest.meta.get("config", {}), config)
+    return Earlier(folder, _status(folder), None if newest is None else newest.meta, named)
+
+
+def is_file_name(resume: str) -> bool:
+    """Whether ``resume`` names a checkpoint rather than a run's folder."""
+    return resume.endswith(".pt")
+
+
+def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ConfigError naming each key that a resumed run may not change and that differs."""
+    if changes := _changes(old, new):
+        raise ConfigError(
+            f"resume={folder}: a resumed run cannot change {changes}; leave that out, or start a "
+            f"new run with rerun={folder}"
+        )
+
+
+def refuse_other_defaults(folder: Path, new: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the recorded command no longer makes the recorded configuration."""
+    old = read_yaml(folder / ".hydra" / "config.yaml")
+    if isinstance(old, Mapping) and (changes := _changes(old, new)):
+        raise ConfigError(
+            f"rerun={folder}: the files of the configuration have changed since: {changes}; give "
+            "these keys on the command line, or restore the files"
+        )
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} ({show(before)} → {show(now)})"
+        for key, before, now in differences(old, new)
+        if not _is_free(key)
+    )
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, None if it is not there.
+
+    Raises:
+        ConfigError: if it cannot be read, or is too large.
+    """
+    try:
+        return yaml.safe_load(yamlguard.read(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read ({show(str(error))})") from error
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Each dotted key whose value differs, with both values; None stands for none."""
+    then, now = (dict(flatten(json.loads(json.dumps(redact_all(c))))) for c in (old, new))
+    keys = dict.fromkeys([*then, *now])
+    return [(k, then.get(k), now.get(k)) for k in keys if then.get(k) != now.get(k)]
+
+
+def newest_valid(
+    folder: Path, named: Path | None = None
+) -> tuple[Checkpoint | None, list[CheckpointError]]:
+    """The newest checkpoint that is whole, and what is wrong with newer ones. None: none yet.
+
+    Raises:
+        CheckpointError: if the one that was named is broken, or all of them are.
+    """
+    if named is not None:
+        return checkpoint.read(named), []
+    broken: list[CheckpointError] = []
+    for path in sorted(_files(folder), key=_place, reverse=True):
+        try:
+            return checkpoint.read(path), broken
+        except CheckpointError as error:
+            broken.append(error)
+    if broken:
+        raise CheckpointError(
+            f"{broken[0]}; there is no other one to fall back on: remove {folder / 'checkpoints'} "
+            "to begin again"
+        )
+    return None, []
+
+
+def take(earlier: Earlier) -> Checkpoint | None:
+    """The checkpoint to go on from; what lies after it, later or broken, is set aside.
+
+    The caller holds the folder's lock.
+
+    Raises:
+        CheckpointError: as ``newest_valid``.
+    """
+    chosen, broken = newest_valid(earlier.folder, earlier.named)
+    if chosen is None:
+        return None
+    for error in broken:
+        log.warning("%s; the one before it is used", error)
+    place = _place(chosen.path)
+    for path in _files(earlier.folder):
+        if _place(path) > place or any(str(path) in str(error) for error in broken):
+            path.replace(path.with_name(path.name + _ASIDE))
+    return chosen
+
+
+def cut_metrics(path: Path, size: int) -> None:
+    """Cut ``metrics.jsonl`` back to the rows that a checkpoint knows of, dropping a torn line."""
+    if not path.exists():
+        if size:
+            log.warning("%s is gone: the rows before the checkpoint are lost", path)
+        return
+    with open(path, "r+b") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell() < size:
+            log.warning("%s is shorter than the checkpoint says: some rows are lost", path)
+            file.seek(0)
+            size = file.read().rfind(b"\n") + 1
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
+def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) -> None:
+    """Say what differs from where the checkpoint was written, if numbers may differ by it.
+
+    ``rounding`` is what there is now of what the checkpoint's ``meta`` holds under the same names.
+    """
+    from eqprop.run.environment import versions  # loads psutil, which no mistake should wait for
+
+    packages, found = ("python", "eqprop", "torch", "numpy"), versions()
+    old = {**meta.get("versions", {}), **meta}
+    now = {**{name: found[name] for name in packages}, **rounding}
+    changed = [
+        f"{name} {show(old[name])} → {show(value)}"
+        for name, value in now.items()
+        if name in old and old[name] != value
+    ]
+    if changed:
+        log.warning("the last digits may differ from an uninterrupted run: %s", ", ".join(changed))
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE_KEYS or (key.partition(".")[0] in FREE and key not in _FIXED_KEYS)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in (folder / "checkpoints").glob("*.pt") if p.name != "best.pt")
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """How far a training had come when it wrote ``path``; what cannot be read comes first."""
+    try:
+        meta = checkpoint.peek(path)
+    except CheckpointError:
+        return (sys.maxsize, 0)
+    place = meta.get("epoch"), meta.get("batches")
+    return place if all(isinstance(n, int) for n in place) else (sys.maxsize, 0)  # type: ignore[return-value]
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    try:
+        status = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
