@@ -9,20 +9,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from eqprop.run.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from eqprop.cost import CEnergy, CrossEntropy, SquaredError
-    from eqprop.energy import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
+    from eqprop.network import (
+        CEnergy,
+        ConditionalGaussian,
+        CrossEntropy,
+        EnergyBasedModel,
+        RestrictedHopfield,
+        SquaredError,
+    )
     from eqprop.training.load import load
 
-__version__ = "0.1.0"
-
 _HOME = {
-    "CEnergy": "eqprop.cost",
-    "CrossEntropy": "eqprop.cost",
-    "SquaredError": "eqprop.cost",
-    "ConditionalGaussian": "eqprop.energy",
-    "EnergyBasedModel": "eqprop.energy",
-    "RestrictedHopfield": "eqprop.energy",
+    "CEnergy": "eqprop.network",
+    "CrossEntropy": "eqprop.network",
+    "SquaredError": "eqprop.network",
+    "ConditionalGaussian": "eqprop.network",
+    "EnergyBasedModel": "eqprop.network",
+    "RestrictedHopfield": "eqprop.network",
     "load": "eqprop.training.load",
 }
 

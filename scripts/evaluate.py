@@ -14,58 +14,45 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _timing import exit_cleanly
-
-from eqprop.report.tolerant import number, read_lines
+from eqprop.run.reading import read_rows
+from eqprop.run.streams import exit_cleanly
+from eqprop.run.text import number
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a file's name (last)")
     parser.add_argument("--data", help="the folder of the data, where it is not the run's own")
-    arguments = parser.parse_args()
-    return evaluate(arguments.run, arguments.checkpoint, arguments.data)
+    args = parser.parse_args()
+    return check(args.run, args.checkpoint, args.data)
 
 
-def row_of(run: Path, step: int) -> dict[str, Any]:
+def recorded(run: Path, step: int) -> dict[str, Any]:
     """The epoch's row that was recorded at this step; empty if the run's record has none."""
-    rows = read_lines(run / "metrics.jsonl", [])
-    return next((r for r in rows if r.get("step") == step and "time/train_s" in r), {})
+    rows = (row for row in read_rows(run) if row["step"] == step and "time/train_s" in row)
+    return next(rows, {})
 
 
-def for_here(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without what was of the machine that the run was on, or of its record."""
-    device = {**config["device"], "type": "auto", "index": 0, "cuda_graph": "auto"}
-    tracking = {**config["tracking"], "trackers": {}}
-    return {**config, "device": device, "tracking": tracking}
-
-
-def evaluate(run: Path, checkpoint: str, data: str | None) -> int:
-    from omegaconf import OmegaConf
-
-    from eqprop.cli import build
-    from eqprop.config.schema import validate
+def check(run: Path, checkpoint: str, data: str | None) -> int:
+    from eqprop.cli.rebuild import session_of_run
     from eqprop.run.resume import newest_valid
-    from eqprop.training import load as trained
-    from eqprop.training import snapshot
+    from eqprop.training import load, snapshot
+    from eqprop.training.evaluation import evaluate
 
-    found = trained.find(run, checkpoint)
+    found = load.find(run, checkpoint)
     for broken in newest_valid(run)[1] if checkpoint == "last" else ():
         print(f"warning: {broken}; {found.path} is evaluated", file=sys.stderr)
-    trained.refuse_foreign(found)  # a checkpoint is data, whatever it names as code
-    plain = for_here(found.meta["config"])
-    if data is not None:
-        plain["paths"]["data"] = data
-    training = build.build_training(OmegaConf.create(plain), validate(plain))
-    snapshot.restore_weights(training.model, found)
-    recorded = row_of(run, int(found.meta["step"]))
-    differ = 0
-    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+    session = session_of_run(found, {} if data is None else {"paths.data": data})
+    snapshot.restore_weights(session.network, found)
+    row, differ = recorded(run, int(found.meta["step"])), 0
+    for name, split in (("validation", session.data.validation), ("test", session.data.test)):
         if split is None:
             continue
-        accuracy, energy = training.evaluate(split)
-        before = number(recorded.get(f"accuracy/{name}"))
+        accuracy, energy = evaluate(session, split)
+        before = number(row.get(f"accuracy/{name}"))
         note = "not recorded" if before is None else f"recorded {100 * before:.2f} %"
         print(f"{name:<10} {100 * accuracy:.2f} %  energy {energy:.6g}  ({note})")
         differ += before is not None and before != accuracy

@@ -11,6 +11,7 @@ out).
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+TRAIN = str(Path(__file__).resolve().parent / "train.py")
 RUNS = {
     "gaussian": ["model=gaussian"],
     "hopfield": ["model=hopfield"],
@@ -44,7 +45,11 @@ COMMON = (
 
 def sabotage(kind: str, count: int) -> None:
     """Patch this process so that it kills itself at the ``count``-th event of this kind."""
+    from eqprop.run import files
+    from eqprop.tracking.jsonl import JsonlTracker
+
     left = count
+    replace, fsync, log = os.replace, os.fsync, JsonlTracker.log
 
     def due() -> bool:
         nonlocal left
@@ -54,68 +59,44 @@ def sabotage(kind: str, count: int) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if kind in ("before rename", "after rename"):
-        replace = os.replace
+    def killing_replace(source: Any, target: Any) -> None:
+        now = ".pt" in str(target) and due()
+        if now and kind == "before rename":
+            die()
+        replace(source, target)
+        if now:
+            die()
 
-        def killing_replace(source: Any, target: Any) -> None:
-            now = ".pt" in str(target) and due()
-            if now and kind == "before rename":
+    class KillingFile(io.FileIO):
+        def write(self, data: Any) -> int:
+            if data[:17] == b"eqprop-checkpoint" and due():
+                super().write(data[: len(data) * 2 // 3])
                 die()
-            replace(source, target)
-            if now:
-                die()
+            return super().write(data)
 
-        os.replace = killing_replace  # type: ignore[assignment]
-    elif kind == "fsync":
-        fsync = os.fsync
-        os.fsync = lambda descriptor: die() if due() else fsync(descriptor)  # type: ignore
-    elif kind == "write":
-        import eqprop.run.files
-
-        eqprop.run.files.open = lambda *a, **k: _Torn(open(*a, **k), due, die)  # type: ignore  # noqa: SIM115
-    elif kind == "append":
-        from eqprop.tracking.jsonl import JsonlTracker
-
-        log = JsonlTracker.log
-
-        def killing_log(self: JsonlTracker, row: Any) -> None:
-            if due():
-                assert self._file is not None
-                self._file.write(json.dumps(row)[:40])
-                self._file.flush()
-                die()
-            log(self, row)
-
-        JsonlTracker.log = killing_log  # type: ignore[method-assign]
-
-
-class _Torn:
-    def __init__(self, file: Any, due: Any, die: Any) -> None:
-        self._file, self._due, self._die = file, due, die
-
-    def __enter__(self) -> _Torn:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, data: bytes) -> None:
-        if b"eqprop-checkpoint" in data[:17] and self._due():
-            self._file.write(data[: len(data) * 2 // 3])
+    def killing_log(self: Any, row: Any) -> None:
+        if due():
+            self._file.write(json.dumps(row)[:40])
             self._file.flush()
-            self._die()
-        self._file.write(data)
+            die()
+        log(self, row)
+
+    patches: dict[str, tuple[Any, str, Any]] = {
+        "before rename": (os, "replace", killing_replace),
+        "after rename": (os, "replace", killing_replace),
+        "fsync": (os, "fsync", lambda descriptor: die() if due() else fsync(descriptor)),
+        "write": (files, "open", KillingFile),
+        "append": (JsonlTracker, "log", killing_log),
+    }
+    setattr(*patches[kind])
 
 
 # ------------------------------------------------------------------ the parent
 
 
-def command(arguments: list[str], kind: str | None = None, count: int = 0) -> list[str]:
-    if kind is None or kind == "time":
-        return [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
+def command(arguments: list[str], kind: str = "time", count: int = 0) -> list[str]:
+    if kind == "time":
+        return [sys.executable, TRAIN, *arguments]
     return [sys.executable, __file__, "--child", kind, str(count), *arguments]
 
 
@@ -135,10 +116,8 @@ def kill_once(
 
     ``seconds`` is how long it takes when it is left alone.
     """
-    count = chance.randint(1, 12)
-    child = subprocess.Popen(
-        command(arguments, kind, count), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    words = command(arguments, kind, chance.randint(1, 12))
+    child = subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if kind == "time":
         try:
             child.wait(chance.uniform(0.3, 1.0) * seconds)
@@ -161,56 +140,70 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {
         "metrics": [{k: v for k, v in r.items() if not k.startswith(clocks)} for r in rows],
         "objective": json.loads((folder / "status.json").read_text())["objective"],
-        "leftovers": [p.name for p in checkpoints.iterdir() if ".tmp" in p.name],
         "files": sorted(p.name for p in checkpoints.iterdir()),
         **{name: found.body for name, found in files.items()},
     }
 
 
-def torture(cwd: Path, kills: int, minutes: float, chance: random.Random) -> int:
-    end = time.monotonic() + 60 * minutes
-    wanted: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
-    for name, words in RUNS.items():
-        folder = cwd / f"alone-{len(wanted)}"
-        seconds[name] = run([*words, *COMMON, f"hydra.run.dir={folder.name}"], cwd)
-        wanted[name] = outcome(folder)
-        print(f"{name}, left alone: {seconds[name]:.1f} s, objective {wanted[name]['objective']}")
-    done: Counter[str] = Counter()
-    number, wrong = 0, 0
-    while done.total() < kills and time.monotonic() < end:
+class Torture:
+    """Runs in ``cwd`` that are killed until ``kills`` were, or the time is over."""
+
+    def __init__(self, cwd: Path, kills: int, minutes: float, chance: random.Random) -> None:
+        self.cwd, self.kills, self.chance = cwd, kills, chance
+        self.end = time.monotonic() + 60 * minutes
+        self.wanted: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self.done: Counter[str] = Counter()
+
+    def leave_alone(self) -> None:
+        """Each run once without a kill: what the others must end with."""
+        for i, (name, words) in enumerate(RUNS.items()):
+            folder = self.cwd / f"alone-{i}"
+            self.seconds[name] = run([*words, *COMMON, f"hydra.run.dir={folder.name}"], self.cwd)
+            self.wanted[name] = outcome(folder)
+            objective = self.wanted[name]["objective"]
+            print(f"{name}, left alone: {self.seconds[name]:.1f} s, objective {objective}")
+
+    def kill_and_resume(self, number: int) -> bool:
+        """One run, killed a few times and then ended; whether it ended as if left alone."""
         name = list(RUNS)[number % len(RUNS)]
-        folder = cwd / f"killed-{number}"
-        number += 1
-        inside: list[str] = []
-        aim = min(chance.randint(1, 4), kills - done.total())
-        start = [*RUNS[name], *COMMON, f"hydra.run.dir={folder.name}"]
+        folder, inside = self.cwd / f"killed-{number}", list[str]()
+
+        def words() -> list[str]:
+            if (folder / "status.json").exists():
+                return [f"resume={folder.name}"]
+            return [*RUNS[name], *COMMON, f"hydra.run.dir={folder.name}"]
+
+        aim = min(self.chance.randint(1, 4), self.kills - self.done.total())
         while len(inside) < aim:
-            kind = KINDS[(done.total() + len(inside)) % len(KINDS)]
-            resume = [f"resume={folder.name}"] if (folder / "status.json").exists() else start
-            if not kill_once(resume, cwd, kind, seconds[name], chance):
+            kind = KINDS[(self.done.total() + len(inside)) % len(KINDS)]
+            if not kill_once(words(), self.cwd, kind, self.seconds[name], self.chance):
                 break
             inside.append(kind)
-        done.update(inside)
-        if (folder / "status.json").exists():
-            run([f"resume={folder.name}"], cwd)
-        else:
-            run(start, cwd)
-        differs = [key for key, value in outcome(folder).items() if value != wanted[name][key]]
-        wrong += bool(differs)
+        self.done.update(inside)
+        run(words(), self.cwd)
+        differs = [key for key, v in outcome(folder).items() if v != self.wanted[name][key]]
         verdict = f"DIFFERS in {', '.join(differs)}" if differs else "the same bytes"
         print(f"{folder.name} ({name}): {len(inside)} kills ({', '.join(inside)}): {verdict}")
         sys.stdout.flush()
-    kinds = ", ".join(f"{n} {kind}" for kind, n in done.items())
-    print(f"{done.total()} kills in {number} runs: {kinds}")
-    print(f"{number - wrong} of {number} runs ended with the same bytes as a run left alone")
-    return 1 if wrong or done.total() < kills else 0
+        return not differs
+
+    def run(self) -> int:
+        """Returns the exit status."""
+        self.leave_alone()
+        same: list[bool] = []
+        while self.done.total() < self.kills and time.monotonic() < self.end:
+            same.append(self.kill_and_resume(len(same)))
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.done.items())
+        print(f"{self.done.total()} kills in {len(same)} runs: {kinds}")
+        print(f"{sum(same)} of {len(same)} runs ended with the same bytes as a run left alone")
+        return 0 if all(same) and self.done.total() >= self.kills else 1
 
 
 def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         kind, count = sys.argv[2], int(sys.argv[3])
-        sys.argv = [str(ROOT / "scripts" / "train.py"), *sys.argv[4:]]
+        sys.argv = [TRAIN, *sys.argv[4:]]
         sabotage(kind, count)
         from eqprop.cli.main import run as train
 
@@ -221,13 +214,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="when to give up (30)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
     parser.add_argument("--folder", type=Path, help="where the runs go (a temporary folder)")
-    arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
-    if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        return torture(arguments.folder, arguments.kills, arguments.minutes, chance)
-    with tempfile.TemporaryDirectory(prefix="eqprop-torture-") as folder:
-        return torture(Path(folder), arguments.kills, arguments.minutes, chance)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="eqprop-torture-") as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Torture(folder, args.kills, args.minutes, random.Random(args.seed)).run()
 
 
 if __name__ == "__main__":

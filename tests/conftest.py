@@ -15,6 +15,16 @@ from torch import Tensor
 torch.set_num_threads(1)  # tensors are small here, and threads that wait for a shared core are slow
 
 
+QUICK = {"core", "config", "data"}
+"""The folders that plain ``pytest`` runs; what lies elsewhere is marked ``program``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name not in QUICK:
+            item.add_marker("program")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

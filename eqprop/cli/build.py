@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +18,97 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.cli.console import ConsoleTracker
+from eqprop.cli.console import ConsoleProgress, ConsoleTracker
+from eqprop.config.rules import graph_obstacle
 from eqprop.config.schema import Config
+from eqprop.config.targets import locate
 from eqprop.data import Data
-from eqprop.energy import EnergyBasedModel, LayeredEnergy
-from eqprop.relaxation import Solver, fused
+from eqprop.network import CEnergy, EnergyBasedModel, Network
+from eqprop.network.closed_form import ClosedForms, replaced
+from eqprop.relaxation import Solver, compiled
 from eqprop.run import environment
 from eqprop.run.errors import ConfigError, UserError
 from eqprop.run.hardware import processors
 from eqprop.run.redact import redact, redact_all
 from eqprop.run.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.run.signals import Stop
+from eqprop.run.text import one_line
 from eqprop.tracking import JsonlTracker, LocalFiles, RunInfo, Trackers
-from eqprop.training.graphs import build_step, captures
-from eqprop.training.inspection import Inspection
-from eqprop.training.keeper import Checkpoints
+from eqprop.training.callback import Callback
+from eqprop.training.checkpoints import Checkpoints
+from eqprop.training.diagnostics import Diagnostics
+from eqprop.training.divergence_guard import DivergenceGuard
+from eqprop.training.load import DTYPES, network_of
 from eqprop.training.loop import Training
 from eqprop.training.optimizer import build_optimizer
+from eqprop.training.profiler import Profiler
+from eqprop.training.session import Session
 from eqprop.training.snapshot import restore
+from eqprop.training.step import CapturedStep, CudaGraphs, PlainStep, Step
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+log = logging.getLogger(__name__)
 
 
-def build_training(cfg: DictConfig, config: Config) -> Training:
-    """The data, model, solver, estimator and optimizer, on the device, from one seed."""
+def build_session(cfg: DictConfig, config: Config) -> Session:
+    """The data, network, solver, estimator and optimizer, on the device, from one seed."""
     device = prepare_device(config)
     seed_everything(config.seed)
     dtype = DTYPES[config.device.dtype]
     data: Data = made(cfg.dataset, root=config.paths.data).load(device, dtype)
-    model = build_model(cfg, config, data).to(device=device, dtype=dtype)
-    if config.device.compile is True and not isinstance(model, LayeredEnergy):
-        model.energy = torch.compile(model.energy)  # type: ignore[method-assign]
-    model.generator = torch.Generator(device).manual_seed(config.seed)
-    solver: Solver = made(cfg.dynamics).for_model(model)
-    fused.prepare(solver, model, config.device.compile, len(data.train))
-    trainer, captured = config.trainer, captures(config, device)
-    if trainer.limit_batches is not None:
-        data = data.first(trainer.limit_batches, trainer.eval_batch_size)
-    return Training(
-        model=model,
+    cost: CEnergy = made(cfg.cost, beta=1.0)
+    network = build_network(cfg, data, cost).to(device=device, dtype=dtype)
+    estimator = made(cfg.estimator)
+    solver = build_solver(cfg, config, network, len(data.train))
+    say_what_is_generic(network, [network.local, cost, solver, *network.phi, *network.W])
+    if config.trainer.limit_batches is not None:
+        data = data.first(config.trainer.limit_batches, config.trainer.eval_batch_size)
+    return Session(
+        network=network,
+        cost=cost,
         solver=solver,
-        estimator=made(cfg.estimator),
-        optimizer=build_optimizer(cfg.optimizer, model, captured),
+        estimator=estimator,
+        optimizer=build_optimizer(cfg.optimizer, network, captures(config, device)),
         data=data,
+        generator=torch.Generator(device).manual_seed(config.seed),
         seed=config.seed,
-        epochs=trainer.epochs,
+        epochs=config.trainer.epochs,
+        eval_batch_size=config.trainer.eval_batch_size,
+    )
+
+
+def build_training(
+    config: Config, session: Session, trackers: Trackers, run: RunInfo, stop: Stop
+) -> Training:
+    """The loop around a session, with what watches it."""
+    trainer, checkpoints = config.trainer, run.folder / "checkpoints"
+    guard = DivergenceGuard()
+    diagnostics = Diagnostics(trackers.show, trainer.curves_every, checkpoints)
+    console = next(t for t in trackers.active if isinstance(t, ConsoleTracker))
+    rows = next(t for t in trackers.active if isinstance(t, JsonlTracker))
+    meta = {
+        "run_id": run.id,
+        "config": run.config,
+        "versions": environment.versions(),
+        **rounding(session),
+    }
+    how = config.checkpoint
+    keeping = (how.every, how.every_steps, how.keep, how.share)
+    callbacks: list[Callback] = [
+        guard,
+        ConsoleProgress(console),
+        diagnostics,
+        Checkpoints(checkpoints, meta, stop, rows.sync, guard, *keeping),
+    ]
+    if trainer.profile is not None:
+        callbacks.insert(0, Profiler(trainer.profile, run.folder))
+    return Training(
+        session,
+        callbacks,
+        record=trackers.log,
+        look=diagnostics.see,
+        take_step=build_step(config, session.device),
         log_every=trainer.log_every,
         eval_every=trainer.eval_every,
-        eval_batch_size=trainer.eval_batch_size,
-        take_step=build_step(config, device),
     )
 
 
@@ -73,9 +117,60 @@ def made(node: DictConfig, **more: Any) -> Any:
     try:
         return instantiate(node, **more)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, (ValueError, TypeError)):
+            raise ConfigError(f"{node._target_}: {one_line(cause)}") from error
         raise
+
+
+def build_network(cfg: DictConfig, data: Data, cost: CEnergy) -> Network:
+    """The energy of ``cfg.model`` on layers between the data's input and its classes."""
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    try:
+        return network_of(model, (data.input_size,), data.n_classes, cost, data.batch_size)
+    except ValueError as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def build_solver(cfg: DictConfig, config: Config, network: Network, n_samples: int) -> Solver:
+    """The solver of ``cfg.dynamics``, which a network may refuse, with its compiled loops."""
+    chooses = "network" in signature(locate(cfg.dynamics._target_)).parameters
+    solver: Solver = made(cfg.dynamics, **({"network": network} if chooses else {}))
+    try:
+        solver.check(network)
+    except ValueError as error:
+        raise ConfigError(one_line(error)) from error
+    wanted = config.device.compile
+    steps = solver.n_nudged + (0 if solver.feeds_forward(network) else solver.n_relax)
+    worth_it = compiled.fits(network) and compiled.pays(network, steps, n_samples)
+    if wanted is True or (wanted == "auto" and worth_it):
+        solver.use_compiled_loops(network)
+    if wanted is True and network.by_autograd:
+        network.compile_energy()
+    elif wanted is True and not solver.compiled:
+        log.warning(
+            "device.compile=true changes nothing here: there are loops for one hidden layer of "
+            "sigmoid or tanh, with dynamics euler (not adaptive) or newton, dynamics.tol=0, in "
+            "float32 on the CPU"
+        )
+    return solver
+
+
+def say_what_is_generic(network: Network, parts: list[Any]) -> None:
+    """Log which closed forms a class does without because it overrides what they belong to."""
+    terms = getattr(network, "terms_of", EnergyBasedModel.terms_of)
+    if terms is not EnergyBasedModel.terms_of and not network.layerwise:
+        name = type(network).__name__
+        log.info(
+            "%s: trained by what it overrides, without the closed forms of %s", name, terms.__name__
+        )
+    for part in parts:
+        lost = replaced(part) if isinstance(part, ClosedForms) else []
+        if lost:
+            names = ", ".join(lost)
+            log.info("%s: the generic form of %s is used", type(part).__name__, names)
 
 
 def prepare_device(config: Config) -> torch.device:
@@ -109,85 +204,65 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def build_model(cfg: DictConfig, config: Config, data: Data) -> EnergyBasedModel:
-    """The energy of ``cfg.model`` between the data's input and its classes."""
-    hidden, activation = list(config.model.hidden), config.model.activation
-    given: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    del given["hidden"], given["activation"]
-    model: EnergyBasedModel = instantiate(given, _partial_=True)(
-        dimensions=[data.input_size, *hidden, data.n_classes],
-        c_energy=made(cfg.cost, beta=cfg.estimator.get("beta", 1.0)),
-        batch_size=data.batch_size,
-        phi=["identity", *[activation] * (len(hidden) + 1)],
-    )
-    return model
+def captures(config: Config, device: torch.device) -> bool:
+    """Whether the training step is to be captured as a CUDA graph.
 
-
-def build_trackers(
-    config: Config, cfg: DictConfig, training: Training, checkpoints: Path | None = None
-) -> Trackers:
-    """The run's own files, which are the truth, then the console, then the configured trackers.
-
-    ``checkpoints`` is where those lie that the trackers shall have at the end.
+    What is not our own may do what cannot be captured, so that is only tried where asked for.
     """
+    wanted = config.device.cuda_graph
+    if wanted is False or device.type != "cuda":
+        return False
+    parts = (config.model, config.cost, config.dynamics, config.estimator, config.optimizer)
+    ours = all(part.target.startswith(("eqprop.", "torch.optim.")) for part in parts)
+    return wanted is True or (ours and graph_obstacle(config) is None)
+
+
+def build_step(config: Config, device: torch.device) -> Step:
+    """The captured step, where it can be; one that was asked for must succeed."""
+    if not captures(config, device):
+        return PlainStep()
+    return CapturedStep(CudaGraphs(device), strict=config.device.cuda_graph is True)
+
+
+def build_trackers(config: Config, cfg: DictConfig, session: Session) -> Trackers:
+    """The run's own files, which are the truth, then the console, then the configured trackers."""
     trainer = config.trainer
-    console = ConsoleTracker(trainer.epochs, len(training.data.train), trainer.progress)
+    console = ConsoleTracker(trainer.epochs, len(session.data.train), trainer.progress)
     configured = [made(node) for node in cfg.tracking.trackers.values()]
-    trackers = Trackers([JsonlTracker(), LocalFiles(), console, *configured])
-    training.record, training.advance = trackers.log, console.advance
-    training.inspection = Inspection(trackers.show, trainer.curves_every, checkpoints)
-    return trackers
+    return Trackers([JsonlTracker(), LocalFiles(), console, *configured])
 
 
 @contextmanager
-def recording(trackers: Trackers, run: RunInfo, training: Training) -> Iterator[None]:
+def recording(trackers: Trackers, run: RunInfo, session: Session) -> Iterator[None]:
     """Open the trackers for a run, and close them with its summary and how it ended."""
     try:
         trackers.start(run)
         yield
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        trackers.finish(training.summary(), "interrupted" if stopped else "failed")
+        trackers.finish(session.summary(), "interrupted" if stopped else "failed")
         raise
-    trackers.finish(training.summary(), "done")
+    trackers.finish(session.summary(), "done")
 
 
-def attach_keeper(
-    training: Training, config: Config, run: RunInfo, trackers: Trackers, stop: Stop
-) -> None:
-    """Let the training save into its folder, and stop there when a signal has come."""
-    rows = next(tracker for tracker in trackers.active if isinstance(tracker, JsonlTracker))
-    meta = {
-        "run_id": run.id,
-        "config": run.config,
-        "versions": environment.versions(),
-        **rounding(training),
-    }
-    how = config.checkpoint
-    training.keeper = Checkpoints(
-        *(run.folder / "checkpoints", meta, stop, rows.sync),
-        *(how.every, how.every_steps, how.keep, how.share),
-    )
-
-
-def rounding(training: Training) -> dict[str, Any]:
+def rounding(session: Session) -> dict[str, Any]:
     """What decides a run's last digits and may be other when it is resumed."""
-    device = training.data.train.x.device
+    device = session.device
     on_gpu = device.type == "cuda"
     return {
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_gpu else environment.hardware()["cpu"],
         "matmul": torch.get_float32_matmul_precision(),
-        "compiled": training.solver.compiled or "energy" in vars(training.model),
+        "compiled": session.solver.compiled or session.network.compiled,
     }
 
 
-def go_on(training: Training, earlier: Earlier) -> None:
+def go_on(session: Session, earlier: Earlier) -> None:
     """Put the training where its newest checkpoint was written, and the metrics with it."""
     start = take(earlier)
     if start is not None:
-        restore(training, start)
-        warn_of_differences(start.meta, rounding(training))
+        restore(session, start)
+        warn_of_differences(start.meta, rounding(session))
     size = 0 if start is None else int(start.meta["metrics_bytes"])
     cut_metrics(earlier.folder / "metrics.jsonl", size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,21 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.cli.helptext import help_text
 from eqprop.config.compose import check
+from eqprop.config.hydra_internals import get_args_parser
+from eqprop.config.validation import resolved
 from eqprop.run.errors import ConfigError
 from eqprop.run.lock import read_status
 from eqprop.run.resume import is_file_name, read_yaml, refuse_other_defaults
-from eqprop.run.text import key_of, show
+from eqprop.run.text import key_of, quoted, show
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 _OWN = ("resume", "rerun")
-
-_NO_FILES = "hydra.output_subdir=null"
-"""Hydra's own record would hold secrets until ours replaces it, and write over a run to resume."""
 
 
 def prepared(argv: Sequence[str]) -> list[str]:
@@ -32,12 +27,9 @@ def prepared(argv: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: one line on the first mistake.
-        SystemExit: where they ask for help, which has been printed.
+        SystemExit: from argparse, on an unknown flag (2) and on ``--version`` (0).
     """
-    arguments = expand(argv)
-    if (text := help_text(arguments)) is not None:
-        print(text)
-        raise SystemExit(0)
+    arguments = with_recorded(argv)
     cfg = check(arguments)
     if cfg is None:  # there will be no run in this process
         return arguments
@@ -46,10 +38,11 @@ def prepared(argv: Sequence[str]) -> list[str]:
     if cfg.hydra.output_subdir is None:  # as conf/config.yaml has it
         return arguments
     flags, words = _split(arguments)
-    return [*flags, *words, _NO_FILES]
+    # Hydra's own record would hold secrets until ours replaces it, and write over a run to resume
+    return [*flags, *words, "hydra.output_subdir=null"]
 
 
-def expand(argv: Sequence[str]) -> list[str]:
+def with_recorded(argv: Sequence[str]) -> list[str]:
     """The arguments with those of the run that ``resume=`` or ``rerun=`` names put before them.
 
     Raises:
@@ -57,26 +50,26 @@ def expand(argv: Sequence[str]) -> list[str]:
     """
     given_flags, words = _split(argv)
     asked = {
-        key: value for word in words if (key := key_of(word)) in _OWN and (value := _value(word))
+        key: value
+        for word in words
+        if (key := key_of(word)) in _OWN
+        if (value := _value(word)) not in ("", "null") and (key, value) != ("resume", "auto")
     }
-    asked = {k: v for k, v in asked.items() if v != "null" and (k, v) != ("resume", "auto")}
     if not asked:
         return list(argv)
     if len(asked) > 1:
         raise ConfigError("resume and rerun cannot go together; choose one")
     ((key, value),) = asked.items()
     folder = run_folder(key, value)
-    if any(flag in ("-m", "--multirun") for flag in given_flags):
+    if {"-m", "--multirun"}.intersection(given_flags):
         raise ConfigError(f"{key}={value}: goes with one run, not with a multirun")
     flags, recorded = recorded_command(folder)
-    merged = merge(recorded, words)
     if key == "resume":
         if any(key_of(word) == "hydra.run.dir" for word in words):
-            raise ConfigError(
-                f"resume={value}: the run stays in its folder; leave hydra.run.dir out"
-            )
-        merged.append(f"hydra.run.dir={quoted(str(folder))}")
-    return [*flags, *given_flags, *merged]
+            how = "the run stays in its folder; leave hydra.run.dir out"
+            raise ConfigError(f"resume={value}: {how}")
+        words.append(f"hydra.run.dir={quoted(str(folder))}")
+    return [*flags, *given_flags, *merge(recorded, words)]
 
 
 def run_folder(key: str, value: str) -> Path:
@@ -97,27 +90,23 @@ def run_folder(key: str, value: str) -> Path:
 
 def recorded_command(folder: Path) -> tuple[list[str], list[str]]:
     """The flags and the overrides that the run in ``folder`` was started with."""
-    overrides = read_yaml(folder / ".hydra" / "overrides.yaml")
-    hydra = read_yaml(folder / ".hydra" / "hydra.yaml")
+    record = folder / ".hydra"
+    overrides, hydra = read_yaml(record / "overrides.yaml"), read_yaml(record / "hydra.yaml")
     if not isinstance(overrides, list):
         raise ConfigError(f"{folder} holds no recorded command (.hydra/overrides.yaml)")
     words = [str(word) for word in overrides if key_of(str(word)) not in _OWN]
-    flags: list[str] = []
     if hydra is None:
-        return flags, words
+        return [], words
     try:
         settings: Any = hydra["hydra"]
-        own = map(str, settings["overrides"]["hydra"])
-        words += [word for word in own if key_of(word) == "hydra.searchpath"]
-        if settings["job"]["config_name"] not in (None, "config"):
-            flags += ["--config-name", str(settings["job"]["config_name"])]
-        for source in settings["runtime"]["config_sources"]:
-            if source["provider"] == "command-line" and source["schema"] == "file":
-                flags += ["--config-dir", str(source["path"])]
+        own = [str(word) for word in settings["overrides"]["hydra"]]
+        name, sources = settings["job"]["config_name"], settings["runtime"]["config_sources"]
+        flags = [f"--config-name={name}"] if name not in (None, "config") else []
+        given = [(source["path"], source["schema"], source["provider"]) for source in sources]
     except (KeyError, TypeError) as error:
-        broken = folder / ".hydra" / "hydra.yaml"
-        raise ConfigError(f"{broken} is no record of a command") from error
-    return flags, words
+        raise ConfigError(f"{record / 'hydra.yaml'} is no record of a command") from error
+    flags += [f"--config-dir={path}" for path, *by in given if by == ["file", "command-line"]]
+    return flags, [*words, *(word for word in own if key_of(word) == "hydra.searchpath")]
 
 
 def merge(recorded: Sequence[str], new: Sequence[str]) -> list[str]:
@@ -144,22 +133,10 @@ def how_to_go_on(folder: Path) -> str:
     return shlex.join([*start, f"resume={quoted(str(folder))}"])
 
 
-def quoted(text: str) -> str:
-    """Text as one value in Hydra's grammar."""
-    if _PLAIN.fullmatch(text):
-        return text
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f'"{escaped}"'.replace("${", "\\${")
-
-
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags with their values, and the overrides, which Hydra takes in one piece only."""
     words = list(get_args_parser().parse_args(list(argv)).overrides)
-    flags = list(argv)
-    for word in words:
-        flags.remove(word)
-    return flags, words
+    return [word for word in argv if word not in words], words
 
 
 def _value(word: str) -> str:
@@ -177,9 +154,7 @@ def _refuse_other_rerun(cfg: DictConfig) -> None:
     flags, words = recorded_command(folder)
     recorded = check([*flags, *words])
     if recorded is not None:
-        ours = OmegaConf.masked_copy(recorded, [str(key) for key in recorded if key != "hydra"])
-        values: Any = OmegaConf.to_container(ours, resolve=True)
-        refuse_other_defaults(folder, values)
+        refuse_other_defaults(folder, resolved(recorded))
 
 
 def _warn_of_new_folder(cfg: DictConfig) -> None:

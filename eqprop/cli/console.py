@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from eqprop.run.quiet import QuietConsole
 from eqprop.tracking import RunInfo, State, Tracker, Trackers
+from eqprop.training.callback import Callback
+from eqprop.training.session import Session
 
 log = logging.getLogger(__name__)
 _TABLE = 40  # columns of the table of results
@@ -111,6 +113,16 @@ class ConsoleTracker(Tracker):
         self._streams.clear()
 
 
+class ConsoleProgress(Callback):
+    """Moves the bar on after each step."""
+
+    def __init__(self, console: ConsoleTracker) -> None:
+        self.console = console
+
+    def on_step(self, session: Session, samples: int) -> None:
+        self.console.advance(samples)
+
+
 def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) -> None:
     """Print the accuracies as a small table, then the run's folder and where to look."""
     table = Table("accuracy", "best", "last")
@@ -118,7 +130,7 @@ def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) 
         if f"best/{name}" in summary:
             cells = (f"{100 * summary[f'{which}/{name}']:.2f} %" for which in ("best", "last"))
             table.add_row(split, *cells)
-    console = QuietConsole(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.width = max(console.width, _TABLE)  # a narrower terminal wraps it, and loses no digit
     console.print(table)
     console.print(f"run        {folder}")

@@ -14,14 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from eqprop.cli.command import how_to_go_on
-from eqprop.run.errors import ConfigError, UserError
-from eqprop.run.files import one_line
+from eqprop.run.errors import TRACEBACK, ConfigError, UserError
 from eqprop.run.redact import redact
+from eqprop.run.text import one_line
 
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-TRACEBACK = "EQPROP_TRACEBACK"
-"""Set where the person asked for tracebacks: we set HYDRA_FULL_ERROR ourselves."""
 
 
 def describe(error: BaseException) -> str:
@@ -34,12 +32,12 @@ def describe(error: BaseException) -> str:
             "trainer.eval_batch_size, model.hidden or dataset.limit"
         )
     if isinstance(error, OSError) and error.errno in _FULL:
-        where = f" {redact(one_line(error.filename))}" if error.filename else ""
+        where = f" {redact(one_line(error.filename, 300))}" if error.filename else ""
         return (
             f"cannot write{where}: {error.strerror}; free the disk, or set paths.outputs to a "
             "folder that can be written"
         )
-    text = redact(one_line(error))
+    text = redact(one_line(error, 300))
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
@@ -83,4 +81,4 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_single_run() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.RUN
+    return HydraConfig.get().mode is RunMode.RUN

@@ -1,45 +1,36 @@
-"""What a value of the configuration may be; a description completes "it must be …"."""
+"""What the typed parts of the configuration share: strictness, and the most common value types."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1, lt=2**31, description="a whole number >= 1 and < 2^31")]
-OptionalCount = Annotated[
-    Annotated[int, Field(ge=1, lt=2**31)] | None,
-    Field(description="null or a whole number >= 1 and < 2^31"),
-]
-Positive = Annotated[float, Field(gt=0, description="a finite number > 0")]
-NotNegative = Annotated[float, Field(ge=0, description="a finite number >= 0")]
-Number = Annotated[float, Field(description="a finite number")]
-Flag = Annotated[bool, Field(description="true or false")]
-OptionalFlag = Annotated[bool | None, Field(description="true, false or null")]
-AutoFlag = Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
-OptionalText = Annotated[str | None, Field(description="null or text (a number in quotes)")]
+from eqprop.config.targets import locate
+
+Count = Annotated[int, Ge(1)]
+OptionalCount = Count | None
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+OptionalText = Annotated[str | None, Field(description="text (a number in quotes) or null")]
 OptionalRun = Annotated[
-    Annotated[str, Field(min_length=1)] | None, Field(description="null or a run's folder")
+    Annotated[str, MinLen(1)] | None, Field(description="a run's folder or null")
 ]
-OptionalThreads = Annotated[
-    Annotated[int, Field(ge=1, le=1024)] | None,
-    Field(description="null or a whole number from 1 to 1024"),
-]
-Path = Annotated[
-    str, Field(min_length=1, pattern=r"^[^\x00]+$", description="a path, relative or absolute")
-]
-Project = Annotated[
-    str,
-    Field(
-        pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$",
-        description=r"text of 1 to 128 characters without any of /\#?%:",
-    ),
-]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Path = Annotated[str, MinLen(1), Field(pattern=r"^[^\x00]*$", description="a path")]
+NotNegativeCount = Annotated[int, Ge(0)]
+OptionalPositive = Positive | None
+Text = Annotated[str, MinLen(1)]
+Texts = list[str]
+Mapping = dict[str, Any]
 
 
 class Strict(BaseModel):
-    """A part of the configuration with exactly its own keys."""
+    """A part of the configuration with exactly its own keys.
+
+    Text is no number, true is no number, and numbers are finite; a whole number may stand where a
+    float is asked for.
+    """
 
     model_config = ConfigDict(
         strict=True, extra="forbid", allow_inf_nan=False, frozen=True, defer_build=True
@@ -47,10 +38,15 @@ class Strict(BaseModel):
 
 
 class Component(Strict):
-    """A part that says by `_target_` which class (or function) makes it."""
+    """A part whose `_target_` says which class (or function) makes it from the other keys."""
 
-    target: str = Field(alias="_target_", description="the dotted path of a class or function")
+    target: str = Field(alias="_target_")
+
+    @property
+    def constructor(self) -> Any:
+        """The class or function that `_target_` names."""
+        return locate(self.target)
 
     def options(self) -> dict[str, Any]:
-        """Return the other keys that were given, which are the target's keyword arguments."""
-        return self.model_dump(exclude={"target"}, exclude_unset=True)
+        """Return the other keys that were given."""
+        return self.model_dump(exclude={"target"}, exclude_unset=True, by_alias=True)

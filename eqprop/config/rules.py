@@ -1,65 +1,48 @@
-"""What goes together: the rules that reach across groups of the configuration."""
+"""What goes together across the parts of the configuration that are no components.
+
+A component says itself what it needs of the others: where its class has a static or class method
+``check_config(config)``, that raises ValueError with one line for a configuration it refuses.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-from eqprop.config import options as o
+from eqprop.config.schema import Config
 from eqprop.run import hardware
+from eqprop.run.errors import ConfigError
 from eqprop.run.text import show
 
-if TYPE_CHECKING:
-    from eqprop.config.schema import Config
 
-GAUSSIAN = "eqprop.ConditionalGaussian"
-HOPFIELD = "eqprop.RestrictedHopfield"
-TENSORBOARD = "eqprop.tracking.TensorboardTracker"
-EXACT = "eqprop.relaxation.Exact"
-ANDERSON = "eqprop.relaxation.Anderson"
-ADAGRAD = "torch.optim.Adagrad"
-
-
-def _feedforward_needs_the_gaussian(config: Config) -> str | None:
-    solver = config.dynamics
-    if config.model.target != HOPFIELD or getattr(solver, "init", None) != "feedforward":
-        return None
-    return (
-        "dynamics.init='feedforward': the Hopfield energy has no feed-forward state; "
-        "choose auto, normal or zeros"
-    )
+def broken_rules(config: Config) -> Iterator[str]:
+    """Yield a line for each thing that does not go together."""
+    for component in config.components:
+        check = getattr(component.constructor, "check_config", None)
+        try:
+            if check is not None:
+                check(config)
+        except (ValueError, ConfigError) as error:
+            yield str(error)
+    yield from filter(None, (rule(config) for rule in _RULES))
 
 
-def _exact_needs_closed_forms(config: Config) -> str | None:
-    if config.dynamics.target != EXACT or config.model.target not in (GAUSSIAN, HOPFIELD):
-        return None
-    if config.model.target == GAUSSIAN:
-        return "dynamics=exact: minimises layers of the Hopfield energy only; choose newton"
-    if config.model.activation not in o.PIECEWISE_LINEAR:
-        return (
-            f"model.activation={show(config.model.activation)}: dynamics=exact needs one of "
-            f"{', '.join(o.PIECEWISE_LINEAR)}"
-        )
-    if config.cost.target != "eqprop.SquaredError":
-        return "dynamics=exact: needs cost=mse, whose minimum is a closed form"
-    beta = getattr(config.estimator, "beta", 1.0)
-    lowest = -beta if isinstance(config.estimator, o.CenteredEstimator) else beta
-    if lowest <= -1:
-        return f"estimator.beta={show(beta)}: dynamics=exact needs nudges > -1"
+def graph_obstacle(config: Config) -> str | None:
+    """Why a training step cannot be captured as a CUDA graph, and what to do; None where it can."""
+    device, tol = config.device, getattr(config.dynamics, "tol", 0.0)
+    if device.type == "cpu" or hardware.gpu_count() == 0:
+        return "only a GPU has it, and this run computes on the CPU; choose auto or false"
+    if tol > 0:
+        return f"dynamics.tol={show(tol)} asks the GPU for a number at every step; set it to 0"
+    if config.dynamics.target == "eqprop.relaxation.Anderson":
+        return "dynamics=anderson solves equations that wait for the GPU; choose another solver"
+    if config.optimizer.target == "torch.optim.Adagrad":
+        return "optimizer=adagrad counts its steps on the CPU; choose adam or sgd"
     return None
 
 
-def _nesterov_needs_momentum(config: Config) -> str | None:
-    sgd = config.optimizer
-    if not isinstance(sgd, o.SGD) or not sgd.nesterov:
-        return None
-    if sgd.momentum > 0 and sgd.dampening == 0:
-        return None
-    return (
-        "optimizer.nesterov=true: needs optimizer.momentum > 0 and optimizer.dampening = 0, "
-        f"got {show(sgd.momentum)} and {show(sgd.dampening)}"
-    )
+def _what_is_captured_never_waits(config: Config) -> str | None:
+    obstacle = graph_obstacle(config) if config.device.cuda_graph is True else None
+    return obstacle and f"device.cuda_graph=true: {obstacle}"
 
 
 def _cuda_needs_a_gpu(config: Config) -> str | None:
@@ -76,38 +59,32 @@ def _cuda_needs_a_gpu(config: Config) -> str | None:
     return None
 
 
-def graph_obstacle(config: Config) -> str | None:
-    """Why a training step cannot be captured as a CUDA graph, and what to do; None where it can."""
-    device, tol = config.device, getattr(config.dynamics, "tol", 0.0)
-    if device.type == "cpu" or hardware.gpu_count() == 0:
-        return "only a GPU has it, and this run computes on the CPU; choose auto or false"
-    if tol > 0:
-        return f"dynamics.tol={show(tol)} asks the GPU for a number at every step; set it to 0"
-    if config.dynamics.target == ANDERSON:
-        return "dynamics=anderson solves equations that wait for the GPU; choose another solver"
-    if config.optimizer.target == ADAGRAD:
-        return "optimizer=adagrad counts its steps on the CPU; choose adam or sgd"
-    return None
-
-
-def _what_is_captured_never_waits(config: Config) -> str | None:
-    obstacle = graph_obstacle(config) if config.device.cuda_graph is True else None
-    return obstacle and f"device.cuda_graph=true: {obstacle}"
-
-
-def _tensorboard_is_an_extra(config: Config) -> str | None:
-    chosen = [tracker.target for tracker in config.tracking.trackers.values()]
-    if TENSORBOARD not in chosen or importlib.util.find_spec("tensorboard") is not None:
+def _nesterov_needs_momentum(config: Config) -> str | None:
+    given = config.optimizer.options()  # torch would say so, but only when the run has begun
+    momentum, dampening = given.get("momentum", 0), given.get("dampening", 0)
+    if given.get("nesterov") is not True or (momentum > 0 and dampening == 0):
         return None
-    return 'tracking=tensorboard: TensorBoard is not installed; pip install "eqprop[tensorboard]"'
+    return (
+        "optimizer.nesterov=true: needs optimizer.momentum > 0 and optimizer.dampening = 0, "
+        f"got {show(momentum)} and {show(dampening)}"
+    )
 
 
-RULES: tuple[Callable[[Config], str | None], ...] = (
-    _feedforward_needs_the_gaussian,
-    _exact_needs_closed_forms,
+def _feedforward_start_needs_such_a_pass(config: Config) -> str | None:
+    energy = config.model.constructor
+    local = getattr(energy, "terms_of", energy)
+    wanted = getattr(config.dynamics, "init", None) == "feedforward"
+    if not wanted or getattr(local, "feedforward", True):
+        return None
+    return (
+        f"dynamics.init='feedforward': {energy.__name__} has no feed-forward state; "
+        "choose auto, normal or zeros"
+    )
+
+
+_RULES: tuple[Callable[[Config], str | None], ...] = (
+    _feedforward_start_needs_such_a_pass,
     _nesterov_needs_momentum,
     _cuda_needs_a_gpu,
     _what_is_captured_never_waits,
-    _tensorboard_is_an_extra,
 )
-"""What goes together: each returns a line where it does not, else None."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop.run.redact import redact
-from eqprop.sweep import identity
 
 _LONGEST = 60
 RESOLVER = "eqprop.slug"
@@ -52,13 +49,6 @@ def register_resolvers() -> None:
     """Make ``${eqprop.…:}`` known to OmegaConf; calling it again changes nothing."""
     if not OmegaConf.has_resolver(RESOLVER):
         OmegaConf.register_new_resolver(RESOLVER, run_slug)
-    identity.register_resolver()
-
-
-def new_folder(outputs: str) -> Path:
-    """Return a run's folder where Hydra gives none: ``<outputs>/<date>/<time>-run-<6 hex>``."""
-    now = datetime.now()
-    return Path(outputs) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-run-{os.urandom(3).hex()}"
 
 
 def _title(cfg: DictConfig) -> object:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from eqprop.config.references import bounded
-from eqprop.config.schema import known_keys
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import brief, flatten, hint, nearest, one_line, show
+from eqprop.run.text import brief, flatten, hint, key_of, nearest, one_line, show
 
 _CIRCLE = "the configuration refers to itself without end: look for ${…} in a circle"
 _UNKNOWN = re.compile(r"Could not (?:override|delete|delete from config\.) '([^'=]+)")
@@ -26,11 +23,13 @@ _TWICE = re.compile(
     r"(?:Multiple values for|^)\s*([^\s.]+)(?: appears more than once|\. To override)"
 )
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
+_NO_FOLDER = re.compile(r"path=(.*) is not\s+available")
+_NO_TARGET = re.compile(r"Interpolation key '([^']+)' not found")
 _BAD_OPTION = "Config group override must be"
 
 
 @contextmanager
-def composition(loader: ConfigLoaderImpl, name: str, overrides: Sequence[str]) -> Iterator[None]:
+def composition(loader: ConfigLoader, name: str, overrides: Sequence[str]) -> Iterator[None]:
     """Turn whatever composing `overrides` on the configuration `name` raises into a ConfigError."""
     try:
         yield
@@ -44,10 +43,9 @@ def composition(loader: ConfigLoaderImpl, name: str, overrides: Sequence[str]) -
 
 @contextmanager
 def resolution(cfg: DictConfig) -> Iterator[None]:
-    """Turn whatever resolving the configuration raises into a ConfigError; it ends in any case."""
+    """Turn whatever resolving the configuration raises into a ConfigError."""
     try:
-        with bounded():
-            yield
+        yield
     except RecursionError as error:
         raise ConfigError(_CIRCLE) from error
     except MissingMandatoryValue as error:
@@ -59,20 +57,18 @@ def resolution(cfg: DictConfig) -> Iterator[None]:
 
 def several(override: str) -> str:
     """Return the line for a comma or range where one value is wanted."""
-    return (
-        f"{brief(override)}: several values; add -m to run a job for each, "
-        "or put a list in brackets: key=[a,b]"
-    )
+    what = "add -m to run a job for each, or put a list in brackets: key=[a,b]"
+    return f"{brief(override)}: several values; {what}"
 
 
-def _line(error: Exception, loader: ConfigLoaderImpl, name: str, overrides: Sequence[str]) -> str:
+def _line(error: Exception, loader: ConfigLoader, name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _syntax(error)
     if isinstance(error, MissingConfigException):
         return _missing(error, overrides)
-    if isinstance(error, UserWarning):
-        return "hydra.searchpath: there is no " + text.rpartition("path=")[2].split(" is not")[0]
+    if match := _NO_FOLDER.search(text):
+        return f"hydra.searchpath: there is no {match[1]}"
     if match := _SEVERAL.search(text):
         return several(match[1])
     if match := _TWICE.search(text):
@@ -80,12 +76,10 @@ def _line(error: Exception, loader: ConfigLoaderImpl, name: str, overrides: Sequ
     if text.startswith(_BAD_OPTION):
         return _bad_option(loader, overrides)
     match = _UNKNOWN.search(text)
-    given = _given(match[1], overrides) if match else None
-    if match and given is not None:
-        key = match[1]
-        return (
-            f"{brief(given)}: unknown key '{key}'{hint(key, _keys(loader, name, overrides, key))}"
-        )
+    for override in overrides:
+        if match and override.lstrip("+~").split("=", 1)[0] == match[1]:
+            keys = _keys(loader, name, overrides, match[1])
+            return f"{brief(override)}: unknown key '{match[1]}'{hint(match[1], keys)}"
     return _general(error, overrides)
 
 
@@ -93,103 +87,75 @@ def _syntax(error: OverrideParseException) -> str:
     given = brief(error.override)
     if "=" not in error.override and not error.override.startswith("~"):
         return f"{given}: missing '='; write {given}=VALUE"
-    reason = str(error.message).strip().splitlines()[0]
-    reason = "an unexpected character" if "LexerNoViableAlt" in reason else brief(reason)
-    return f"{given}: cannot be read ({reason}); put text with special characters in quotes"
+    return f"{given}: cannot be read; put text with special characters in quotes"
 
 
 def _missing(error: MissingConfigException, overrides: Sequence[str]) -> str:
-    missing = error.missing_cfg_file
+    missing, options = error.missing_cfg_file, error.options
     if missing is None:
         return str(error)
     group, _, option = missing.rpartition("/")
     for override in overrides:
-        key = override.lstrip("+").split("=", 1)[0].partition("@")[0]
-        if missing.startswith(f"{key}/"):
+        key = key_of(override)
+        if missing.startswith(f"{key}/"):  # the option itself may hold a "/"
             group, option = key, missing[len(key) + 1 :]
-    if not group or error.options is None:
+    if not group or options is None:
         return f"there is no configuration file '{missing}' in the search path"
-    near = nearest(option, error.options)
+    near = nearest(option, options)
     tail = f"; did you mean {near}?" if near else ""
-    given = f"{group}={brief(option)}"
-    return f"{given}: no such option of {group}{tail} (there are: {_list(error.options)})"
+    return f"{group}={brief(option)}: no such option of {group}{tail} ({_list(options)})"
 
 
-def _bad_option(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> str:
+def _bad_option(loader: ConfigLoader, overrides: Sequence[str]) -> str:
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        group = override.key_or_group
-        if loader.repository.group_exists(group) and not isinstance(override.value(), (str, list)):
-            options = _list(loader.get_group_options(group))
-            return f"{override.input_line}: must be the name of an option (there are: {options})"
+        options = loader.get_group_options(override.key_or_group)
+        if options and not isinstance(override.value(), (str, list)):
+            return f"{override.input_line}: must be the name of an option ({_list(options)})"
     return "a group must be given the name of one of its options"
 
 
-def _given(key: str, overrides: Sequence[str]) -> str | None:
-    for override in overrides:
-        if override.lstrip("+~").split("=", 1)[0] == key:
-            return override
-    return None
-
-
-def _keys(loader: ConfigLoaderImpl, name: str, overrides: Sequence[str], unknown: str) -> list[str]:
+def _keys(loader: ConfigLoader, name: str, overrides: Sequence[str], unknown: str) -> list[str]:
     """Return the keys that exist under the options chosen, and the groups."""
-    chosen = [
-        override.input_line
-        for override in OverridesParser.create().parse_overrides(list(overrides))
-        if not override.is_sweep_override()
-        and override.key_or_group != unknown
-        and ("." not in override.key_or_group or override.key_or_group.startswith("hydra."))
-    ]
-    for attempt in (chosen, []):
-        try:
-            cfg = loader.load_configuration(name, cast("list[str]", attempt), RunMode.RUN)
-        except Exception:
-            continue
-        plain = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
-        hydra = plain.pop("hydra", {})
-        wanted = {"hydra": hydra} if unknown.startswith("hydra.") else plain
-        groups = [group for group in loader.list_groups("") if group != "hydra"]
-        keys = [*(key for key, _ in flatten(wanted)), *wanted, *groups]
-        # of a group that is mistyped, every option's keys may be meant, not the chosen one's only
-        return keys if unknown.rpartition(".")[0] in wanted else [*keys, *known_keys()]
-    return []
+    others = [override for override in overrides if key_of(override) != unknown]
+    try:
+        cfg = loader.load_configuration(name, others, RunMode.MULTIRUN)
+    except Exception:  # another mistake among them, which is told when this one is mended
+        cfg = loader.load_configuration(name, [], RunMode.RUN)
+    plain = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
+    hydra = plain.pop("hydra", {})
+    if unknown.startswith("hydra."):
+        plain = {"hydra": hydra}
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    return [*(key for key, _ in flatten(plain)), *plain, *groups]
 
 
 def _interpolation(error: Exception, cfg: DictConfig) -> str:
-    key = getattr(error, "full_key", None)
-    reason = _first_line(error)
-    plain = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
-    leaves = dict(flatten(plain))
-    if match := re.search(r"Interpolation key '([^']+)' not found", reason):
+    key, reason = getattr(error, "full_key", None), _first_line(error)
+    leaves = dict(flatten(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))))
+    if match := _NO_TARGET.search(reason):
         near = nearest(match[1], leaves)
         tail = f"; did you mean {near}?" if near else ""
         reason = f"${{{match[1]}}} refers to a key that does not exist{tail}"
-    if not key:
-        return reason
-    return f"{key}={show(leaves[key])}: {reason}" if key in leaves else f"{key}: {reason}"
+    given = f"={show(leaves[key])}" if key in leaves else ""
+    return f"{key}{given}: {reason}" if key else reason
 
 
 def _general(error: Exception, overrides: Sequence[str]) -> str:
     """Return the first line of an error and of what caused it: the others are Hydra's advice."""
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"{brief(max(overrides, key=len, default=''))}: the name is too long"
     if isinstance(error, OSError):
-        return f"{error.strerror}: {brief(str(error.filename))}"
-    line = _first_line(error)
-    cause = error.__cause__
+        what = max(overrides, key=len, default=str(error.filename))
+        return f"{brief(what)}: {error.strerror}"
+    line, cause = _first_line(error), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
-        line = f"{line}: {_first_line(cause)}" if line else _first_line(cause)
-    elif line.endswith(":") or hasattr(
-        error, "problem_mark"
-    ):  # the point follows; YAML's has the place
+        return ": ".join(filter(None, [line, _first_line(cause)]))
+    if line.endswith(":") or hasattr(error, "problem_mark"):  # YAML's further lines say where
         line = str(error)
     return line or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(sorted(names))
+def _list(names: Iterable[str]) -> str:
+    return f"there are: {', '.join(sorted(names))}"

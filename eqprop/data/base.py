@@ -7,11 +7,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Gt, Lt
+from typing_extensions import Doc
 
 from eqprop.data.splits import Data, Split
 from eqprop.run.errors import ConfigError, DataError
@@ -52,11 +54,26 @@ class Dataset(ABC):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        batch_size: int,
-        validation: float = 0.0,
-        limit: int | None = None,
-        normalize: Sequence[float] | None = None,
-        download: bool = False,
+        batch_size: Annotated[
+            int, Ge(1), Doc("samples of a training step (more than there are: all of them)")
+        ],
+        validation: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc("share of the training data kept for choosing (0: none; the test set is used)"),
+        ] = 0.0,
+        limit: Annotated[
+            Annotated[int, Ge(1)] | None,
+            Doc("training samples to keep before the split; the test set stays whole"),
+        ] = None,
+        normalize: Annotated[
+            tuple[float, Annotated[float, Gt(0)]] | None,
+            Doc("mean and std in pixel values of 0 … 1: x becomes (x - mean) / std"),
+        ] = None,
+        download: Annotated[
+            bool, Doc("fetch missing files into paths.data, where the data set has any")
+        ] = False,
     ) -> None:
         _require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         _require(0 <= validation < 1, "validation", validation, "at least 0 and less than 1")

@@ -11,9 +11,13 @@ from typing import Any, ClassVar
 from eqprop.data import idx
 from eqprop.data.base import Dataset, Raw
 from eqprop.run.errors import DataError
-from eqprop.run.files import one_line
+from eqprop.run.text import one_line
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+NAMES = (
+    *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
 
 
 class MNIST(Dataset):
@@ -25,8 +29,6 @@ class MNIST(Dataset):
     folder_name: ClassVar[str] = "MNIST"
     n_classes: ClassVar[int] = 10
 
-    parts: ClassVar[tuple[str, str]] = ("train", "t10k")
-
     @property
     def folder(self) -> Path:
         """The folder of the files."""
@@ -34,37 +36,30 @@ class MNIST(Dataset):
 
     def read(self) -> Raw:
         """Read the four files. Raises DataError naming the file that is missing or wrong."""
-        missing = self._missing()
+        found, missing = self._find()
         if missing and self.download:
             fetch(self.folder_name, self.root, missing)
-            missing = self._missing()
+            found, missing = self._find()
         if missing:
             raise DataError(
                 f"missing in {self.folder}: {', '.join(missing)}; fetch with "
                 "dataset.download=true, or set paths.data=DIR to the folder that holds "
                 f"{self.folder_name}/raw"
             )
-        train, test = map(self._part, self.parts)
-        return Raw(*train, *test)
+        return Raw(*self._part(*found[:2]), *self._part(*found[2:]))
 
-    def _names(self, part: str) -> tuple[str, str]:
-        return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+    def _find(self) -> tuple[list[Path], list[str]]:
+        """The files that are there, and the names of the others."""
+        found = {name: idx.find(self.folder, name) for name in NAMES}
+        paths = [path for path in found.values() if path is not None]
+        return paths, [name for name, path in found.items() if path is None]
 
-    def _missing(self) -> list[str]:
-        names = [name for part in self.parts for name in self._names(part)]
-        return [name for name in names if idx.find(self.folder, name) is None]
-
-    def _part(self, part: str) -> tuple[idx.Bytes, idx.Bytes]:
-        images_path, labels_path = (idx.find(self.folder, name) for name in self._names(part))
-        assert images_path is not None
-        assert labels_path is not None
+    def _part(self, images_path: Path, labels_path: Path) -> tuple[idx.Bytes, idx.Bytes]:
         images = idx.read_images(images_path)
         labels = idx.read_labels(labels_path, self.n_classes)
         if len(images) != len(labels):
-            raise idx.fault(
-                images_path,
-                f"holds {len(images)} images, but {labels_path.name} {len(labels)} labels",
-            )
+            counts = f"{len(images)} images, but {labels_path.name} {len(labels)} labels"
+            raise idx.fault(images_path, f"holds {counts}")
         return images, labels
 
 
@@ -97,7 +92,7 @@ def fetch(name: str, root: Path, missing: list[str]) -> None:
                 os.replace(Path(folder) / name / "raw" / file, target / file)
     except Exception as error:
         raise DataError(
-            f"cannot download {', '.join(missing)} to {target} ({one_line(error)}); check "
+            f"cannot download {', '.join(missing)} to {target} ({one_line(error, 300)}); check "
             f"the connection and the folder, or set paths.data=DIR to one that holds {name}/raw"
         ) from error
     finally:

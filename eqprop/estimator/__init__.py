@@ -1,10 +1,15 @@
 """Which phases run, and how they give a gradient."""
 
-from eqprop.estimator.base import Estimate, Estimator
-from eqprop.estimator.ep import CenteredEquilibriumPropagation, EquilibriumPropagation
+from eqprop.estimator.contrast import (
+    CenteredEquilibriumPropagation,
+    Contrast,
+    EquilibriumPropagation,
+)
+from eqprop.estimator.estimator import Estimate, Estimator
 
 __all__ = [
     "CenteredEquilibriumPropagation",
+    "Contrast",
     "EquilibriumPropagation",
     "Estimate",
     "Estimator",

@@ -1,16 +1,14 @@
 """How the state moves to equilibrium: one solver a file, one result object."""
 
 from eqprop.relaxation.anderson import Anderson
-from eqprop.relaxation.auto import Auto
-from eqprop.relaxation.base import Init, Solver
 from eqprop.relaxation.euler import Euler
-from eqprop.relaxation.exact import Exact
-from eqprop.relaxation.newton import Newton
+from eqprop.relaxation.recommended import recommended_solver
 from eqprop.relaxation.result import Relaxation, StopReason
+from eqprop.relaxation.solver import Init, Solver
+from eqprop.relaxation.sweep import Exact, Newton, Sweep
 
 __all__ = [
     "Anderson",
-    "Auto",
     "Euler",
     "Exact",
     "Init",
@@ -18,4 +16,6 @@ __all__ = [
     "Relaxation",
     "Solver",
     "StopReason",
+    "Sweep",
+    "recommended_solver",
 ]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import Annotated
 
-from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation.base import Init, Solver
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+from typing_extensions import Doc
+
+from eqprop.network import Network, Nudge, State
+from eqprop.relaxation.solver import (
+    Init,
+    NudgedSteps,
+    Solver,
+    Steps,
+    StepSize,
+    TimeConstant,
+    Tolerance,
+)
 
 
 class Anderson(Solver):
@@ -28,13 +41,17 @@ class Anderson(Solver):
 
     def __init__(
         self,
-        dt: float = 0.2,
-        tau: float = 1.0,
-        memory: int = 5,
-        regularisation: float = 1e-8,
-        n_relax: int = 15,
-        n_nudged: int | None = None,
-        tol: float = 0.0,
+        dt: StepSize = 0.2,
+        tau: TimeConstant = 1.0,
+        memory: Annotated[
+            int, Ge(2), Le(50), Doc("states that are combined; each costs two copies of the state")
+        ] = 5,
+        regularisation: Annotated[
+            float, Gt(0), Doc("added to the normal equation's diagonal, relative to its trace")
+        ] = 1e-8,
+        n_relax: Steps = 15,
+        n_nudged: NudgedSteps = None,
+        tol: Tolerance = 0.0,
         init: Init = "auto",
     ) -> None:
         super().__init__(n_relax, n_nudged, tol, init, dt, tau)
@@ -45,10 +62,13 @@ class Anderson(Solver):
         self._valid = torch.empty(0)  # (batch, memory): 1 where an entry counts
         self._last_norm = self._euler = self._plain = torch.empty(0)
 
-    def begin(self, model: EnergyBasedModel) -> None:
-        free = [layer for layer, c in zip(model.u, model.clamp_du, strict=True) if not c]
+    def capture_obstacle(self) -> str | None:
+        return "dynamics=anderson solves equations that wait for the GPU"
+
+    def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
+        free = [state.u[layer] for layer in state.free]
         like, units = free[0], sum(layer[0].numel() for layer in free)
-        shape = (model.batch_size, self.memory, units)
+        shape = (state.batch_size, self.memory, units)
         if self._history.shape != shape or self._history.dtype != like.dtype:
             self._history, self._residuals = like.new_zeros(shape), like.new_zeros(shape)
             self._valid = like.new_zeros(shape[:2])
@@ -58,16 +78,15 @@ class Anderson(Solver):
         self._last_norm = like.new_full((shape[0],), torch.inf)
         self._plain = like.new_ones(shape[0], dtype=torch.bool)
 
-    def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
-        model.total_gradient(work)
-        gradient = _flat(work)
-        state = _flat([u if g is not None else None for u, g in zip(model.u, work, strict=True)])
+    def step(self, network: Network, state: State, nudge: Nudge | None) -> None:
+        gradient = _flat(self.gradient(network, state, nudge))
+        u = _flat([state.u[layer] for layer in state.free])
         norm = torch.linalg.vector_norm(gradient, dim=1)
         taken_back = ~(norm <= self._last_norm) & ~self._plain
         self._last_norm = torch.where(taken_back, self._last_norm, norm)
         self._valid *= (~taken_back).unsqueeze(1)
         self._euler = torch.where(
-            taken_back.unsqueeze(1), self._euler, state - self.dt / self.tau * gradient
+            taken_back.unsqueeze(1), self._euler, u - self.dt / self.tau * gradient
         )
         slot = self._taken % self.memory
         self._taken += 1
@@ -76,13 +95,13 @@ class Anderson(Solver):
         self._valid[:, slot] = (~taken_back).to(self._valid.dtype)
         mixed = torch.einsum("bm,bmn->bn", self._weights(), self._history)
         self._plain = taken_back | (self._valid.sum(1) <= 1.0)
-        before = model.E
-        _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
-        after = model.E
+        before = network.energies(state, nudge)
+        _assign(network, state, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
+        after = network.energies(state, nudge)
         rose = ~(after <= before) & ~self._plain
         self._plain |= rose
         self._valid *= (~rose).unsqueeze(1)
-        _assign(model, work, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
+        _assign(network, state, torch.where(self._plain.unsqueeze(1), self._euler, mixed))
 
     def _weights(self) -> Tensor:
         """α (batch, memory): the residuals' smallest combination, over the valid entries."""
@@ -102,14 +121,15 @@ class Anderson(Solver):
         return weights.to(self._valid.dtype)
 
 
-def _flat(layers: list[Tensor | None]) -> Tensor:
+def _flat(layers: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([layer.flatten(1) for layer in layers if layer is not None], 1)
 
 
-def _assign(model: EnergyBasedModel, work: list[Tensor | None], flat: Tensor) -> None:
+def _assign(network: Network, state: State, flat: Tensor) -> None:
     at = 0
-    for layer, grad in zip(model.u, work, strict=True):
-        if grad is not None:
-            size = layer[0].numel()
-            layer.copy_(flat[:, at : at + size].view_as(layer))
-            at += size
+    for i in state.free:
+        layer = state.u[i]
+        size = layer[0].numel()
+        layer.copy_(flat[:, at : at + size].view_as(layer))
+        network.moved(state, i)
+        at += size

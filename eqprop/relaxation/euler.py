@@ -2,84 +2,171 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
-from eqprop.connection import Op
-from eqprop.energy import EnergyBasedModel
-from eqprop.relaxation.base import Init
-from eqprop.relaxation.loops import Move
-from eqprop.relaxation.replay import ReplayedSolver
+from eqprop.network import Network, Nudge, State, residual
+from eqprop.relaxation.compiled import Move
+from eqprop.relaxation.solver import (
+    Init,
+    NudgedSteps,
+    Solver,
+    Steps,
+    StepSize,
+    TimeConstant,
+    Tolerance,
+)
 
 SHRINK, GROW = 0.5, 1.1
 ROUNDING = 8.0  # an energy rises only by more than this many of its own last digits
 
 
-class Euler(ReplayedSolver):
+class Euler(Solver):
     """``u ← u − (dt/τ) ∂F/∂u`` on every layer that is not clamped, all from the same state.
 
     Args:
-        dt: step size, in units of time.
-        tau: time constant τ, in the same units.
         adaptive: take back the step of each sample whose energy rose, and halve that sample's
             step size; it grows back, up to dt, while the energy falls.
-        n_relax: see :class:`Solver`, as are the rest.
+        clip: project the state after each step, on an interval [low, high], or with ``auto`` each
+            layer on the range of its activation. The original EP is Euler on [0, 1] with
+            hard_sigmoid (Scellier & Bengio 2017).
+        dt, tau, n_relax, n_nudged, tol, init: see :class:`Solver`.
     """
+
+    capturable: ClassVar = True
 
     def __init__(
         self,
-        dt: float = 0.1,
-        tau: float = 1.0,
-        n_relax: int = 20,
-        n_nudged: int | None = None,
-        tol: float = 0.0,
+        dt: StepSize = 0.1,
+        tau: TimeConstant = 1.0,
+        n_relax: Steps = 20,
+        n_nudged: NudgedSteps = None,
+        tol: Tolerance = 0.0,
         init: Init = "auto",
-        adaptive: bool = False,
+        adaptive: Annotated[
+            bool,
+            Doc("take back a step that raises a sample's energy, and halve that sample's step"),
+        ] = False,
+        clip: Annotated[
+            list[float] | Literal["auto"] | None,
+            Doc("[low, high] or auto (the activation's range): where the state is kept"),
+        ] = None,
     ) -> None:
         super().__init__(n_relax, n_nudged, tol, init, dt, tau)
+        if isinstance(clip, str) and clip != "auto":
+            raise ValueError(f"dynamics.clip={clip}: must be null, auto or [low, high]")
+        if clip is not None and clip != "auto" and (len(clip) != 2 or not clip[0] < clip[1]):
+            raise ValueError(f"dynamics.clip={list(clip)}: must be [low, high] with low < high")
         self.adaptive = adaptive
+        self.clip = clip
         self._size = self._energy = torch.empty(0)  # (batch,): each sample's step, and its energy
 
-    def begin(self, model: EnergyBasedModel) -> None:
-        super().begin(model)
+    def bounds(self, network: Network, layer: int) -> tuple[float, float] | None:
+        """The interval that ``layer`` is kept in; None for no bound."""
+        if self.clip is None or layer == 0:
+            return None
+        low, high = network.phi[layer].range if self.clip == "auto" else self.clip
+        return None if math.isinf(low) and math.isinf(high) else (float(low), float(high))
+
+    def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
         if self.adaptive:
-            self._energy = model.E
+            self._energy = network.energies(state, nudge)
             self._size = torch.full_like(self._energy, self.dt / self.tau)
 
-    def plan(self, model: EnergyBasedModel) -> list[Op]:
-        return model.descent_ops(self.dt / self.tau)
-
     def move(self) -> Move | None:
-        return None if self.adaptive else Move(newton=False, step=self.dt / self.tau)
+        """What a compiled loop has to do in a step, where there is one for it."""
+        plain = not self.adaptive and self.clip is None
+        return Move(newton=False, step=self.dt / self.tau) if plain else None
 
-    def advance(self, model: EnergyBasedModel, work: list[Tensor | None], n_steps: int) -> None:
-        if not self.adaptive:
-            super().advance(model, work, n_steps)
+    def step(self, network: Network, state: State, nudge: Nudge | None) -> None:
+        own_gradient = type(self).gradient is not Euler.gradient
+        if self.adaptive or own_gradient or not network.descends_by_terms:
+            self._follow(network, state, nudge, self.gradient(network, state, nudge))
             return
-        for _ in range(n_steps):
-            self.step(model, work, measure=True)
+        step, last = self.dt / self.tau, len(state.u) - 1
+        free = state.free
+        sites = [network.site(state, layer) for layer in free]  # before any of them moves
+        pull = None
+        if nudge is not None and last in free:
+            pull = nudge.gradient(state.u[last], state.gradient[last])
+        for layer, site in zip(free, sites, strict=True):
+            work = state.work[layer], state.pulled[layer]
+            network.terms[layer].descend(site, step, work)
+        if pull is not None:
+            state.u[last].sub_(pull, alpha=step)
+        self._project(network, state)
 
-    def step(self, model: EnergyBasedModel, work: list[Tensor | None], measure: bool) -> None:
-        if not (measure or self.adaptive):
-            super().step(model, work, measure)
-            return
-        model.total_gradient(work)
+    def gradient(self, network: Network, state: State, nudge: Nudge | None) -> list[Tensor | None]:
+        """As the network's, and 0 where a bound is what holds the unit."""
+        found = network.gradient(state, nudge)
+        for layer, grad in enumerate(found):
+            bounds = self.bounds(network, layer)
+            if grad is not None and bounds is not None:
+                u, (low, high) = state.u[layer], bounds
+                grad.masked_fill_(((u <= low) & (grad > 0)) | ((u >= high) & (grad < 0)), 0.0)
+        return found
+
+    def step_and_measure(self, network: Network, state: State, nudge: Nudge | None) -> Tensor:
+        gradient = self.gradient(network, state, nudge)
+        before = residual(gradient)
+        self._follow(network, state, nudge, gradient)
+        for layer in state.free:
+            network.moved(state, layer)
+        return before
+
+    def next(self, network: Network, u: Sequence[Tensor], nudge: Nudge | None) -> list[Tensor]:
+        with torch.enable_grad():
+            leaves = [
+                layer if layer.requires_grad else layer.detach().requires_grad_() for layer in u[1:]
+            ]
+            total = network.energy([u[0], *leaves])
+            if nudge is not None:
+                total = total + nudge.energy(leaves[-1])
+            grads = torch.autograd.grad(total.sum(), leaves, create_graph=True)
+            moved = [layer - self.dt / self.tau * g for layer, g in zip(leaves, grads, strict=True)]
+        for i, layer in enumerate(moved):
+            if (bounds := self.bounds(network, i + 1)) is not None:
+                moved[i] = layer.clamp(*bounds)
+        return [u[0], *moved]
+
+    def _follow(
+        self, network: Network, state: State, nudge: Nudge | None, gradient: list[Tensor | None]
+    ) -> None:
+        """Step against a gradient that is at hand."""
         if self.adaptive:
-            self._careful_step(model, work)
+            self._careful_step(network, state, nudge, gradient)
             return
-        for layer, grad in zip(model.u, work, strict=True):
+        for layer, grad in zip(state.u, gradient, strict=True):
             if grad is not None:
                 layer.sub_(grad, alpha=self.dt / self.tau)
+        self._project(network, state)
 
-    def _careful_step(self, model: EnergyBasedModel, work: list[Tensor | None]) -> None:
-        old = model.snapshot("old")
-        for layer, grad in zip(model.u, work, strict=True):
+    def _project(self, network: Network, state: State) -> None:
+        if self.clip is None and type(self).bounds is Euler.bounds:
+            return
+        for layer in state.free:
+            if (bounds := self.bounds(network, layer)) is not None:
+                state.u[layer].clamp_(*bounds)
+
+    def _careful_step(
+        self, network: Network, state: State, nudge: Nudge | None, gradient: list[Tensor | None]
+    ) -> None:
+        old = state.copy()
+        for layer, grad in zip(state.u, gradient, strict=True):
             if grad is not None:
                 layer.addcmul_(grad, _a_sample(self._size, layer), value=-1.0)
-        energy = model.E
+        self._project(network, state)
+        for i in state.free:
+            network.moved(state, i)
+        energy = network.energies(state, nudge)
         slack = ROUNDING * torch.finfo(energy.dtype).eps * self._energy.abs().clamp_min(1.0)
         rose = ~(energy <= self._energy + slack)  # a NaN has risen too
-        for layer, before, grad in zip(model.u, old, work, strict=True):
+        for layer, before, grad in zip(state.u, old, gradient, strict=True):
             if grad is not None:
                 layer.copy_(torch.where(_a_sample(rose, layer), before, layer))
         self._energy = torch.where(rose, self._energy, energy)

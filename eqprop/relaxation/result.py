@@ -24,12 +24,14 @@ class Relaxation:
         reason: why it stopped.
         residual: ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` where it stopped; None where nobody asked.
         energy_change: the batch mean of F(end) − F(start); None where nobody asked.
+        first_residual: the residual where it started; None where nobody asked.
     """
 
     steps: int
     reason: StopReason
     residual: float | None = None
     energy_change: float | None = None
+    first_residual: float | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.steps} step{'' if self.steps == 1 else 's'}: {self.reason.value}"]

@@ -1,43 +1,84 @@
-"""Curves small enough for a page: fewer points of each where there are many runs."""
+"""Which curves a page draws, and with how few points each."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from eqprop.report.reading import Run
-from eqprop.report.tolerant import number, text_of
+from eqprop.run.reading import Points, Run
+from eqprop.run.text import number
 
 T = TypeVar("T")
-Packed = tuple[list[float | None], list[float | None]]
 
-FIRST = ("accuracy/", "energy/", "cost/", "relaxation/")
+FIRST = ("accuracy/test", "accuracy/validation", "accuracy/", "energy/", "cost/", "relaxation/")
 BUDGET = 400_000
 """Points of all curves on a page, about."""
-_MOST, _FEWEST = 500, 12  # points of a curve
-_RELAXATIONS, _STEPS = 16, 400  # curves of a phase, and points of each
+_MOST, _FEWEST = 500, 6  # points of a curve
+
+
+@dataclass
+class Chart:
+    """Curves that are drawn together, over the same axis: metric → the points of each run."""
+
+    title: str
+    axis: str
+    curves: dict[str, list[Points]] = field(default_factory=dict)
+
+    @property
+    def log(self) -> bool:
+        """Whether its values are better read on a logarithmic axis."""
+        points = (points for curves in self.curves.values() for points in curves)
+        known = [value for _, values in points for value in values if value is not None]
+        return not self.title.startswith("accuracy") and spreads_widely(known)
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
     """All metrics: accuracy, energy, cost and relaxation first, then the others."""
-    names = sorted({name for run in runs for name in run.metrics})
-    order = {
-        name: next((i for i, p in enumerate(FIRST) if name.startswith(p)), 9) for name in names
-    }
-    return sorted(names, key=lambda name: (order[name], name))
+
+    def rank(name: str) -> int:
+        return next((i for i, prefix in enumerate(FIRST) if name.startswith(prefix)), len(FIRST))
+
+    names = {name for run in runs for name in run.metrics}
+    return sorted(names, key=lambda name: (rank(name), name))
 
 
-def axes_of(runs: Sequence[Run], names: Sequence[str]) -> dict[str, str]:
-    """What each metric is drawn over: the epoch, or the step if some epoch has it several times."""
-    return {name: "step" if any(_crowded(run, name) for run in runs) else "epoch" for name in names}
+def charts_of(runs: Sequence[Run]) -> tuple[list[Chart], list[str]]:
+    """The charts of a page, and the metrics that each run has measured at most once.
+
+    Several runs have a chart for each metric; one run has its related metrics together.
+    """
+    once: list[str] = []
+    charts: dict[tuple[str, str], Chart] = {}
+    for name in names_of(runs):
+        axis = "step" if any(_crowded(run, name) for run in runs) else "epoch"
+        curves = [run.points(name, axis) for run in runs]
+        if all(len(places) < 2 for places, _ in curves):
+            once.append(name)
+        else:
+            title = name if len(runs) > 1 else _family(name)
+            charts.setdefault((title, axis), Chart(title, axis)).curves[name] = curves
+    titles = [title for title, _ in charts]
+    for chart in charts.values():
+        if titles.count(chart.title) > 1:
+            chart.title += f" by {chart.axis}"
+    return list(charts.values()), once
 
 
-def drawn(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """The metrics that fit on a page: where there are many runs, the first kinds only."""
-    room = BUDGET // (_FEWEST * max(len(runs), 1))
-    first = [name for name in names if name.startswith(FIRST)]
-    return list(names) if len(names) <= room else first[: max(room, 1)]
+def packed(charts: Sequence[Chart], runs: int) -> list[dict[str, Any]]:
+    """Each run's curves, metric → [places, values], with the digits that a screen can show."""
+    share = BUDGET // max(runs * sum(len(chart.curves) for chart in charts), 1)
+
+    def thin(values: Sequence[float | None]) -> list[float | None]:
+        return [significant(value) for value in evenly(values, min(max(share, _FEWEST), _MOST))]
+
+    found: list[dict[str, Any]] = [{} for _ in range(runs)]
+    for chart in charts:
+        for name, curves in chart.curves.items():
+            for run, (places, values) in zip(found, curves, strict=True):
+                if places:
+                    run[name] = [thin(places), thin(values)]
+    return found
 
 
 def evenly(values: Sequence[T], most: int) -> Sequence[T]:
@@ -47,53 +88,31 @@ def evenly(values: Sequence[T], most: int) -> Sequence[T]:
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def packed(runs: Sequence[Run], axes: dict[str, str]) -> list[dict[str, Packed]]:
-    """Each run's curves with the digits that a screen can show."""
-    share = BUDGET // max(len(runs) * max(len(axes), 1), 1)
-    most = min(max(share, _FEWEST), _MOST)
-    return [
-        {
-            name: (
-                [significant(x, 9) for x in evenly(points[0], most)],
-                [significant(y) for y in evenly(points[1], most)],
-            )
-            for name, axis in axes.items()
-            if (points := run.points(name, axis))[0]
-        }
-        for run in runs
-    ]
-
-
-def relaxations(run: Run) -> list[dict[str, Any]]:
-    """A phase's energies and residuals against its steps: first, last and some between."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in run.relaxations:
-        curves = {name: _numbers(row.get(name)) for name in ("energy", "residual")}
-        if any(curves.values()):
-            entry = {"epoch": number(row.get("epoch")), "step": number(row.get("step"))}
-            phase = text_of(row.get("phase", "free"))
-            found.setdefault(phase, []).append({"phase": phase, **entry, **curves})
-    return [row for rows in found.values() for row in evenly(rows, _RELAXATIONS)]
-
-
 def significant(value: float | None, digits: int = 6) -> float | None:
-    """``value`` with that many digits; a whole number stays whole."""
-    if value is None or not math.isfinite(value):
+    """``value`` with that many digits; a whole number stays whole, next to nothing is 0."""
+    if value is None:
         return None
     if value == int(value) and abs(value) < 1e15:
         return int(value)
+    if abs(value) < 1e-150:
+        return 0
     return float(f"{value:.{digits}g}")
 
 
-def _numbers(values: Any) -> list[list[float | None]]:
-    """A list of numbers as [steps, values], or nothing."""
-    if not isinstance(values, list) or not values:
-        return []
-    places = evenly(range(len(values)), _STEPS)
-    return [list(places), [significant(number(values[i])) for i in places]]
+def spreads_widely(values: Sequence[float], factor: float = 50) -> bool:
+    """Whether numbers are better read on a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= factor
+
+
+def _family(name: str) -> str:
+    """What metrics of one kind and one unit have in common."""
+    head, _, tail = name.partition("/")
+    unit = tail.rpartition("_")[2] if head in ("relaxation", "time") else ""
+    return f"{head} {unit}".strip()
 
 
 def _crowded(run: Run, name: str) -> bool:
+    """Whether some epoch has several values of a metric, or none is known."""
     rows = run.metrics.get(name, [])
     places = {(number(row.get("epoch")), number(row.get("step"))) for row in rows}
     epochs = {epoch for epoch, _ in places}

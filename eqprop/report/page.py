@@ -1,58 +1,46 @@
-"""One HTML page that needs nothing else: no network, no other file."""
+"""One HTML page on runs that needs nothing else: no network, no other file."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from pathlib import Path
 
-_STYLES = ("page.css", "charts.css")
-_SCRIPTS = ("base.js", "filter.js", "table.js", "plot.js", "charts.js", "parallel.js", "detail.js",
-            "main.js")  # fmt: skip
+from eqprop.report.content import content
+from eqprop.run.errors import UserError
+from eqprop.run.reading import Run
 
 
-def render(data: dict[str, Any]) -> bytes:
-    """The page that shows ``data`` (see ``payload``), in UTF-8.
+def render(folder: Path, runs: Sequence[Run], problems: Sequence[str], page: Path) -> bytes:
+    """The ``page`` on ``runs``, which were found in ``folder``, in UTF-8.
 
-    The page's own policy forbids every connection, and every script but the one written here: a
-    name that broke out of its place would still do nothing.
+    Every text of a run is escaped. The page's own policy forbids every connection, and every script
+    but the ones written here: a name that broke out of its place would still do nothing.
+
+    Raises:
+        UserError: if the libraries that the page is made of are not installed.
     """
-    style = "\n".join(map(_part, _STYLES))
-    script = '(() => {\n"use strict";\n' + "\n".join(map(_part, _SCRIPTS)) + "\n})();\n"
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+    try:
+        from itables.utils import read_package_file
+        from jinja2 import Environment
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UserError("the page needs the extra: pip install 'eqprop[report]'") from error
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    script = _part("page.js")
+    made = environment.from_string(_part("page.html")).render(
+        **content(folder, runs, problems, page.parent),
+        libraries=[get_plotlyjs(), read_package_file("html/dt_bundle.js")],
+        script=Markup(script),
+        style=Markup(read_package_file("html/dt_bundle.css") + _part("page.css")),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    page = _part("page.html")
-    parts = {
-        "@POLICY@": policy,
-        "@TITLE@": html.escape(str(data["title"])),
-        "@STYLE@": style,
-        "@DATA@": embedded(data),
-        "@SCRIPT@": script,
-    }
-    head, *rest = page.split("@@")
-    for piece in rest:  # each part is put in once: one that looks like a mark stays as it is
-        name, _, after = piece.partition("@")
-        head += parts[f"@{name}@"] + after
-    return head.encode("utf-8", "replace")
-
-
-def embedded(data: Any) -> str:
-    """JSON that no HTML parser finds an end or a comment in."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
+    return made.encode()
 
 
 def _part(name: str) -> str:
     return (resources.files("eqprop.report") / "page" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

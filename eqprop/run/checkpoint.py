@@ -83,15 +83,10 @@ def write(path: Path, meta: dict[str, Any], state: dict[str, Any]) -> None:
             read(written)
         except CheckpointError as error:
             raise OSError(f"what was written is not what is read back ({error})") from error
-        keep_previous(path)
+        if path.name == "last.pt" and path.exists():  # there is always one to fall back on
+            os.replace(path, path.with_name("last.previous.pt"))
 
     write_atomically(path, header + rest, before=verify)
-
-
-def keep_previous(path: Path) -> None:
-    """Let ``last.previous.pt`` be what ``last.pt`` was: something to fall back on, always."""
-    if path.name == "last.pt" and path.exists():
-        os.replace(path, path.with_name("last.previous.pt"))
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from eqprop import __version__
 from eqprop.run.redact import redact
+from eqprop.run.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "pydantic", "wandb")
 DIFF_LIMIT = 1_000_000  # bytes
@@ -87,26 +87,23 @@ def hardware() -> dict[str, Any]:
 
 def _git(folder: str | os.PathLike[str], *arguments: str) -> bytes | None:
     """Up to ``DIFF_LIMIT`` + 1 bytes that git prints; None if it is missing, fails or is slow."""
-    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-C", os.fspath(folder), *arguments]
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        process = subprocess.Popen(
-            ["git", "-C", os.fspath(folder), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **quiet},
-        )
-    except OSError:
+        with tempfile.TemporaryFile() as output:  # a diff may be larger than the memory
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                env=quiet,
+                timeout=GIT_TIMEOUT,
+                check=True,
+            )
+            output.seek(0)
+            return output.read(DIFF_LIMIT + 1)
+    except (OSError, subprocess.SubprocessError):
         return None
-    alarm = threading.Timer(GIT_TIMEOUT, process.kill)
-    alarm.start()
-    with process:
-        assert process.stdout is not None
-        output = process.stdout.read(DIFF_LIMIT + 1)
-        if len(output) > DIFF_LIMIT:
-            process.kill()  # the rest is not wanted
-    alarm.cancel()
-    return output if process.returncode == 0 or len(output) > DIFF_LIMIT else None
 
 
 def _text(data: bytes) -> str:

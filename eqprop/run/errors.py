@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+TRACEBACK = "EQPROP_TRACEBACK"
+"""Set where the user asked for tracebacks: the command sets HYDRA_FULL_ERROR itself."""
+
 
 class UserError(Exception):
     """A mistake in the command, the configuration or the files; its text is one line."""

@@ -50,10 +50,3 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def one_line(text: object, limit: int = 300) -> str:
-    """``str(text)`` on one line without control characters, cut to ``limit`` characters."""
-    line = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"

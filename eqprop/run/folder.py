@@ -1,7 +1,7 @@
 """The folder of one run: who owns it, how the run stands (``status.json``), what it ran on.
 
-``status.json`` is replaced atomically, so it is whole at every moment. A kernel lock on ``.lock``
-is held while the run lives and vanishes with its process, however that ends.
+``status.json`` is replaced atomically, so it is whole at every moment. A lock is held while the
+run lives, and vanishes with its process however that ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eqprop.run.errors import ConfigError, RunError, UserError
-from eqprop.run.files import one_line, remove_leftovers, write_atomically
+from eqprop.run.files import remove_leftovers, write_atomically
 from eqprop.run.lock import is_alive, read_status, refuse_used, take_lock
 from eqprop.run.redact import redact
+from eqprop.run.text import one_line
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -35,10 +39,10 @@ class RunFolder:
     ``interrupted`` after Ctrl-C, ``failed`` with the reason after any other exception.
     """
 
-    def __init__(self, path: Path, lock: int, command: Sequence[str]) -> None:
+    def __init__(self, path: Path, lock: FileLock, command: Sequence[str]) -> None:
         self.path = path
         self.command = list(command)
-        self._lock: int | None = lock
+        self._lock: FileLock | None = lock
         self._status: dict[str, Any] = {
             "state": "running",
             "exit_code": None,
@@ -68,29 +72,23 @@ class RunFolder:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(path)
+            folder = cls(path, take_lock(path), sys.argv if command is None else command)
+            try:
+                folder._begin(resume, first)
+            except BaseException:
+                folder._release()
+                raise
         except OSError as error:
-            raise _unwritable(path, error) from error
-        folder = cls(path, lock, sys.argv if command is None else command)
-        try:
-            folder._begin(resume, first)
-        except OSError as error:
-            folder._release()
-            raise _unwritable(path, error) from error
-        except BaseException:
-            folder._release()
-            raise
+            raise ConfigError(
+                f"cannot write the run's folder {path}: {error.strerror or error}; set "
+                "hydra.run.dir or paths.outputs to a folder that can be written"
+            ) from error
         return folder
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints go; it exists."""
         return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """The metrics file, one JSON object a line."""
-        return self.path / "metrics.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -176,7 +174,7 @@ class RunFolder:
     def _release(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def _outcome(error: BaseException) -> tuple[State, int]:
@@ -194,14 +192,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit) and not error.code:
         return "sys.exit(0) before the end of the run"
     return str(error) or type(error).__name__
-
-
-def _unwritable(path: Path, error: OSError) -> ConfigError:
-    reason = error.strerror or str(error)
-    return ConfigError(
-        f"cannot write the run's folder {path}: {reason}; set hydra.run.dir or paths.outputs to a "
-        "folder that can be written"
-    )
 
 
 def _now() -> str:

@@ -1,29 +1,30 @@
-"""Who owns a run's folder: a kernel lock on ``.lock``, which vanishes with its process."""
+"""Who owns a folder: a lock on ``.lock`` that the kernel drops when its process ends."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eqprop.run.errors import ConfigError
-from eqprop.run.files import one_line
+from eqprop.run.text import one_line
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 ELSEWHERE = "choose another folder with hydra.run.dir=DIR"
-_TRIES = 5
+_PATIENCE = 0.2  # seconds; is_alive() holds the lock for a moment
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
 def refuse_used(folder: Path) -> None:
     """Raise ConfigError if a run has used ``folder``."""
     if (folder / "status.json").exists():
         raise ConfigError(
-            f"{folder} holds the record of an earlier run; {ELSEWHERE}, or go on with it by "
+            f"{folder} holds the record of an earlier run; {ELSEWHERE}, or resume it with "
             f"resume={folder}"
         )
 
@@ -40,58 +41,60 @@ def read_status(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return status if isinstance(status, dict) else None
 
 
-def is_alive(folder: str | os.PathLike[str]) -> bool:
-    """Whether a process is running the run in ``folder`` at this moment, by the kernel's lock."""
-    try:
-        lock = os.open(Path(folder) / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: the process itself, if it was on this machine
-        status = read_status(folder) or {}
-        local = status.get("host") == socket.gethostname()
-        return status.get("state") == "running" and local and _runs(status.get("pid"))
-    finally:
-        os.close(lock)
-    return False
+def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> FileLock:
+    """Lock ``folder`` for this process and write the owner into ``.lock``.
 
-
-def _runs(pid: Any) -> bool:
-    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
-
-
-def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> int:
-    """Lock ``folder/.lock`` for this process and write the owner into it; its descriptor.
+    Where the file system has no locks, as some network file systems, nothing is locked and
+    ``status.json`` alone guards the folder.
 
     Raises:
-        ConfigError: if another process holds it; ``elsewhere`` says what to do.
+        ConfigError: if another process holds the lock; ``elsewhere`` says what to do.
     """
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    from filelock import Timeout
+
+    path, lock = folder / ".lock", _lock(folder)
     try:
-        _flock(lock)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError:
-        owner = one_line(os.pread(lock, 300, 0).decode(errors="replace")) or "another process"
-        os.close(lock)
+        lock.acquire(timeout=_PATIENCE)
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except Timeout:
+        owner = one_line(path.read_text(errors="replace")) or "another process"
         raise ConfigError(f"{folder} is in use by {owner}; {elsewhere}") from None
-    except BaseException:
-        os.close(lock)
-        raise
+    except OSError as error:
+        lock.release()
+        if error.errno not in _NO_LOCKS:
+            raise
     return lock
 
 
-def _flock(descriptor: int) -> None:
+def is_alive(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process is running the run in ``folder`` at this moment."""
+    from filelock import Timeout
+
+    folder = Path(folder)
+    if not (folder / ".lock").exists():
+        return False
+    lock = _lock(folder)
     try:
-        for _ in range(_TRIES):  # is_alive() holds the lock for a moment
-            with contextlib.suppress(BlockingIOError):
-                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            time.sleep(0.02)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # some network file systems have no locks: there, status.json alone guards the folder
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            raise
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # no locks here, or no right to lock
+        status = read_status(folder) or {}
+        local = status.get("host") == socket.gethostname()
+        return status.get("state") == "running" and local and _exists(status.get("pid"))
+    lock.release()
+    return False
+
+
+def _lock(folder: Path) -> FileLock:
+    # a soft lock in its place would outlive a killed process
+    from filelock import FileLock
+
+    path = folder / ".lock"
+    return FileLock(path, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
+
+
+def _exists(pid: Any) -> bool:
+    import psutil
+
+    return isinstance(pid, int) and psutil.pid_exists(pid)

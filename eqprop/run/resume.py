@@ -1,7 +1,4 @@
-"""Going on with a run: its recorded command, what may change, and which checkpoint to take.
-
-Nothing here imports torch.
-"""
+"""Resuming a run: its recorded settings, what may change, and which checkpoint to start from."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from eqprop.config import yamlguard
 from eqprop.run import checkpoint
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
+from eqprop.run.lock import read_status
 from eqprop.run.redact import redact_all
 from eqprop.run.text import flatten, show
 
@@ -29,7 +26,7 @@ FREE = (
     *("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun"),
     "sweep",
 )
-"""What a resumed run may change; anything else decides what is learnt."""
+"""Settings that a resumed run may change; any other affects the result."""
 
 _FREE_KEYS = ("dataset.download",)
 _FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
@@ -61,7 +58,7 @@ class Earlier:
 
 
 def earlier_run(folder: Path, resume: str | None, config: Mapping[str, Any]) -> Earlier | None:
-    """What there is in ``folder`` to go on with, or None for a run that begins.
+    """What there is in ``folder`` to resume, or None for a run that begins.
 
     Raises:
         ConfigError: if ``resume`` names what is not there, or if ``config`` changes what a resumed
@@ -71,23 +68,18 @@ def earlier_run(folder: Path, resume: str | None, config: Mapping[str, Any]) -> 
         return None
     named = folder / "checkpoints" / Path(resume).name if is_file_name(resume) else None
     newest, _ = newest_valid(folder, named)
-    if newest is not None:
-        refuse_changes(folder, newest.meta.get("config", {}), config)
-    return Earlier(folder, _status(folder), None if newest is None else newest.meta, named)
+    meta = None if newest is None else newest.meta
+    if meta is not None and (changes := _changes(meta.get("config", {}), config)):
+        raise ConfigError(
+            f"resume={folder}: a resumed run cannot change {changes}; leave that out, or start a "
+            f"new run with rerun={folder}"
+        )
+    return Earlier(folder, read_status(folder) or {}, meta, named)
 
 
 def is_file_name(resume: str) -> bool:
     """Whether ``resume`` names a checkpoint rather than a run's folder."""
     return resume.endswith(".pt")
-
-
-def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise ConfigError naming each key that a resumed run may not change and that differs."""
-    if changes := _changes(old, new):
-        raise ConfigError(
-            f"resume={folder}: a resumed run cannot change {changes}; leave that out, or start a "
-            f"new run with rerun={folder}"
-        )
 
 
 def refuse_other_defaults(folder: Path, new: Mapping[str, Any]) -> None:
@@ -109,13 +101,9 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, None if it is not there.
-
-    Raises:
-        ConfigError: if it cannot be read, or is too large.
-    """
+    """What a YAML file holds, None if it is not there. Raises ConfigError if it cannot be read."""
     try:
-        return yaml.safe_load(yamlguard.read(path))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -154,12 +142,9 @@ def newest_valid(
 
 
 def take(earlier: Earlier) -> Checkpoint | None:
-    """The checkpoint to go on from; what lies after it, later or broken, is set aside.
+    """The checkpoint to continue from; later and broken ones are set aside.
 
-    The caller holds the folder's lock.
-
-    Raises:
-        CheckpointError: as ``newest_valid``.
+    The caller holds the folder's lock. Raises CheckpointError as ``newest_valid`` does.
     """
     chosen, broken = newest_valid(earlier.folder, earlier.named)
     if chosen is None:
@@ -190,9 +175,9 @@ def cut_metrics(path: Path, size: int) -> None:
 
 
 def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) -> None:
-    """Say what differs from where the checkpoint was written, if numbers may differ by it.
+    """Warn of what may change the last digits since the checkpoint was written.
 
-    ``rounding`` is what there is now of what the checkpoint's ``meta`` holds under the same names.
+    ``rounding`` is the present state of what the checkpoint's ``meta`` holds under the same names.
     """
     from eqprop.run.environment import versions  # loads psutil, which no mistake should wait for
 
@@ -224,11 +209,3 @@ def _place(path: Path) -> tuple[int, int]:
         return (sys.maxsize, 0)
     place = meta.get("epoch"), meta.get("batches")
     return place if all(isinstance(n, int) for n in place) else (sys.maxsize, 0)  # type: ignore[return-value]
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    try:
-        status = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}

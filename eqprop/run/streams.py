@@ -5,28 +5,55 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
+from eqprop.run.errors import UserError
 from eqprop.run.redact import redact
 
 
-class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Log lines on a standard stream; one that nobody reads any more is let go silently."""
+class LastingStream:
+    """A standard stream that discards its output once writing has failed, as of ``… | head -1``.
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Write to nowhere from now on, if it was the stream that failed."""
-        if isinstance(sys.exc_info()[1], (OSError, ValueError)):
-            let_go(self.stream)
-        else:
-            super().handleError(record)
+    Its other attributes are those of the stream that it wraps.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or discard the text."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or discard what is in its buffer."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._discard()
+
+    def _discard(self) -> None:
+        """Redirect the stream to the null device, what is still buffered included."""
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+            self._stream.flush()
 
 
 class LogFile(logging.FileHandler):
-    """The run's log; a disk that is full costs one line on standard error and the log's rest."""
+    """The run's log. A full disk costs the rest of the log and one warning on the console."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say once why the log ends here."""
+        """Close the file and say once why the log ends here."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -34,7 +61,7 @@ class LogFile(logging.FileHandler):
         logging.getLogger().removeHandler(self)
         stream: Any = self.stream
         self.stream = None
-        with suppress(OSError):  # it tries to write what is left
+        with suppress(OSError):  # closing tries to write what is left
             stream.close()
         logging.getLogger(__name__).warning(
             "cannot write %s: %s; the log ends here, the run goes on",
@@ -50,33 +77,45 @@ class RedactingFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def open_streams() -> None:
-    """Give standard streams that were closed a place, before another file takes their number."""
+def prepare_streams() -> None:
+    """Make the standard streams outlive their readers, accept any text, and exist.
+
+    A stream that was closed is opened on the null device, or the next file that is opened would
+    take its number and receive what is printed.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    sys.stdout = _lasting(sys.stdout or os.fdopen(1, "w", closefd=False))
+    sys.stderr = _lasting(sys.stderr or os.fdopen(2, "w", closefd=False))
 
 
-def flush() -> None:
-    """Flush the standard streams, or let them go, so that the interpreter's end meets no error."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            let_go(stream)
+def _lasting(stream: TextIO) -> TextIO:
+    if isinstance(stream, LastingStream):
+        return stream
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")  # a poor locale lacks some letters
+    return cast("TextIO", LastingStream(stream))
 
 
-def let_go(stream: TextIO) -> None:
-    """Let a stream lead nowhere, and what is still in its buffer with it."""
+def exit_cleanly(main: Callable[[], object]) -> NoReturn:
+    """Run a script's ``main`` and exit with the status that it returns, 0 if none.
+
+    A mistake of the user is one line, Ctrl-C status 130. A standard stream that is closed, whose
+    reader goes away (``… | head``) or that cannot encode a character is no failure.
+    """
+    prepare_streams()
+    status = 0
+    sys.path.append(os.getcwd())  # an energy of one's own lies beside the command
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        stream.flush()
-    except (OSError, ValueError):
-        pass
+        found = main()
+        status = found if isinstance(found, int) else 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

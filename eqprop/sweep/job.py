@@ -1,58 +1,68 @@
-"""What passes between a sweeper and the launchers: jobs go in, outcomes come back."""
+"""What passes between a sweep and its launcher: jobs go in, outcomes come back."""
 
 from __future__ import annotations
 
+import json
+import math
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from eqprop.run.files import write_atomically
+from eqprop.run.lock import read_status
+from eqprop.run.redact import redact
+from eqprop.run.text import one_line
+
+CONSOLE = "console.log"  # what a job printed, in its folder
+STOPPED = "stopped by the sweep"
 
 State = Literal["done", "failed", "pruned", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
+    """One run of a sweep, ready to be started by any process that sees its folder."""
 
-    Attributes:
-        number: 0, 1, ...; unique in the sweep's folder, never used again.
-        overrides: the job's own Hydra overrides, the sweep's fixed ones and its cell's, without
-            ``hydra.run.dir``.
-        folder: its own, absolute; ``hydra.run.dir``.
-        label: short, for progress lines: the overrides that differ.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
+    number: int  # unique in the sweep
+    label: str  # for progress lines: the overrides that differ
     folder: Path
-    label: str
+    command: tuple[str, ...]  # the program and its arguments, but for ``resume``
+    cwd: str
+    env: dict[str, str]  # variables to set beside those that are there
+    timeout: float | None = None  # seconds it may take
+    grace: float = 30.0  # seconds from being asked to stop to being killed
+
+    def arguments(self) -> list[str]:
+        """Return the command line; it resumes what an earlier process of the job left."""
+        resumes = (self.folder / "status.json").exists()
+        return [*self.command, *(["resume=auto"] if resumes else [])]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """How a job ended; it is its own handle where it could not even be started."""
 
-    Attributes:
-        objective: finite when the job is done.
-        reason: one line when it is not.
-        exit_code: of its process; negative: the signal that killed it; None where nobody knows.
-        seconds: from its start to its end.
-    """
-
-    job: Job
     state: State
-    objective: float | None
-    reason: str | None
-    exit_code: int | None
-    seconds: float
+    objective: float | None = None  # finite when the job is done
+    reason: str | None = None  # one line when it is not
+    exit_code: int | None = None  # negative: the signal that killed it
+    seconds: float = 0.0
+
+    def poll(self) -> Outcome:
+        """Return itself."""
+        return self
+
+    def stop(self) -> None:
+        """Do nothing: the job has ended."""
 
 
 class Handle(Protocol):
     """A job that was started."""
 
-    job: Job
-
     def poll(self) -> Outcome | None:
-        """Return how it ended, None while it runs; never blocks, never raises."""
+        """Return how it ended, None while it waits or runs; never raises."""
         ...
 
     def stop(self) -> None:
@@ -60,16 +70,83 @@ class Handle(Protocol):
         ...
 
 
-class JobLauncher(Protocol):
+class Launcher(Protocol):
     """Starts jobs, on this machine or elsewhere."""
 
     capacity: int
     """How many jobs it takes at a time."""
 
     def start(self, job: Job) -> Handle:
-        """Start a job; it is in the launcher's hands until its handle's ``poll`` tells."""
+        """Start a job; one whose folder holds an unfinished run goes on there."""
         ...
 
     def close(self) -> None:
-        """Let go of what the launcher holds; jobs that still run are stopped."""
+        """Let go of what the launcher holds; jobs that still run are asked to save and end."""
         ...
+
+
+def not_started(why: object) -> Outcome:
+    """Return the outcome of a job that could not be started."""
+    return Outcome("failed", reason=f"could not be started: {one_line(why, 300)}")
+
+
+def judge(
+    folder: Path,
+    exit_code: int | None,
+    seconds: float = 0.0,
+    pid: int | None = None,
+    lost: str = "its process vanished: it was killed, or the machine went down",
+) -> Outcome:
+    """Return how a job ended: done only if its exit status and its record both say so.
+
+    An ``exit_code`` of None: nobody saw it end; then ``lost`` is the reason if it recorded none.
+    What another process than ``pid`` recorded in ``folder`` is not this one's reason.
+    """
+    status = read_status(folder) or {}
+    value = status.get("objective")
+    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    if status.get("state") == "done" and finite and not exit_code:
+        return Outcome("done", value, None, exit_code, seconds)
+    own = status if pid is None or status.get("pid") == pid else {}
+    killed = exit_code is not None and exit_code < 0
+    interrupted = own.get("state") == "interrupted" and not killed
+    reason = one_line(redact(_reason(folder, own, exit_code, lost)), 1000)
+    return Outcome("interrupted" if interrupted else "failed", None, reason, exit_code, seconds)
+
+
+def record_end(folder: Path, outcome: Outcome, words: list[str]) -> None:
+    """Write into a job's folder how it failed or was pruned, where it could not do so itself.
+
+    ``words`` are its overrides, for the record of a job that never began.
+    """
+    status = read_status(folder) or {}
+    known = (status.get("state"), status.get("reason"))
+    if outcome.state in ("done", "interrupted") or known == (outcome.state, outcome.reason):
+        return
+    status |= {"state": outcome.state, "reason": outcome.reason, "objective": None}
+    status["exit_code"] = outcome.exit_code
+    overrides = folder / ".hydra" / "overrides.yaml"
+    with suppress(OSError):  # the sweep's own record tells as well
+        overrides.parent.mkdir(parents=True, exist_ok=True)
+        if not overrides.exists():
+            write_atomically(overrides, json.dumps(words).encode() + b"\n")  # which is YAML, too
+        write_atomically(folder / "status.json", json.dumps(status, indent=2).encode() + b"\n")
+
+
+def _reason(folder: Path, status: dict[str, Any], code: int | None, lost: str) -> str:
+    state, told = status.get("state"), status.get("reason")
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if state == "done":
+        return f"exit status {code} at its end" if code else str(told or "no finite objective")
+    if state in ("failed", "interrupted") and told:
+        return str(told)
+    if code is None:
+        return lost
+    if code == 0:
+        return "ended with status 0 but did not finish"
+    errors = []
+    with suppress(OSError):
+        lines = (folder / CONSOLE).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors and not status else f"exit status {code}"

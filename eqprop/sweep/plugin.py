@@ -1,63 +1,86 @@
-"""Hydra's side of a sweep: the sweeper that ``hydra/sweeper=eqprop`` names."""
+"""The sweeper as Hydra knows it: what ``hydra/sweeper=eqprop`` names."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from eqprop.sweep.plan import OURS
+TARGET = "hydra_plugins.eqprop.Sweeper"
 
 
 class Sweeper(HydraSweeper):
     """Runs each job in a process of its own, and goes on where an earlier command was stopped.
 
-    Args:
-        params: keys to sweep, each with its values in Hydra's grammar.
+    ``params`` are keys to sweep, each with its values in Hydra's grammar.
     """
 
     exit_code = 0
     """Of the last sweep in this process: Hydra's main returns nothing."""
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
-        self.params = params or {}
-        self.config: DictConfig | None = None
+        self.config: DictConfig = OmegaConf.create()
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take the multirun's configuration."""
         self.config = config
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep; returns its summary."""
-        from eqprop.config.composer import Composer
-        from eqprop.sweep.run import run_sweep
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the sweep."""
+        from eqprop.config.compose import Composer
+        from eqprop.sweep.start import run_sweep
 
-        assert self.config is not None
-        given, _ = get_args_parser().parse_known_args(sys.argv[1:])
-        name = self.config.hydra.job.config_name or "config"
-        composer = Composer(name, given.config_path, given.config_dir)
-        summary = run_sweep(composer, self.config)
-        Sweeper.exit_code = summary.exit_code
-        return summary
+        name, path, folder = sources(self.config)
+        composer = Composer(name, path, folder)
+        flags = {"--config-name": name, "--config-path": path, "--config-dir": folder}
+        script = Path(sys.argv[0]).absolute()
+        is_file = sys.argv[0] and script.is_file()  # else it is python -c, or another program
+        start = [str(script)] if is_file else ["-c", "from eqprop.cli.main import run; run()"]
+        words = [
+            f"{flag}={value}" for flag, value in flags.items() if value not in (None, "config")
+        ]
+        Sweeper.exit_code = run_sweep(composer, self.config, [sys.executable, *start, *words])
+
+
+def sources(config: DictConfig) -> tuple[str, str | None, str | None]:
+    """Return the command's --config-name, --config-path and --config-dir; None: the default."""
+    from eqprop.config.compose import conf_dir
+
+    found: dict[str, str] = {}
+    for source in config.hydra.runtime.config_sources:
+        path = source.path if source.schema == "file" else f"{source.schema}://{source.path}"
+        found[source.provider] = path
+    path = found.get("main")
+    own = None if path == str(conf_dir()) else path
+    return str(config.hydra.job.config_name or "config"), own, found.get("command-line")
 
 
 def register() -> None:
     """Make the sweeper known to Hydra, which takes plugins from the package of that name only."""
-    package, _, name = OURS.rpartition(".")[0].partition(".")
+    package, _, name = TARGET.rpartition(".")[0].partition(".")
     try:
         home = importlib.import_module(package)
     except ImportError:  # no plugin is installed
         home = sys.modules[package] = ModuleType(package)
+        home.__path__ = []  # Hydra looks for plugins in it
     setattr(home, name, sys.modules[__name__])
     Sweeper.__module__ = f"{package}.{name}"
     Plugins.instance().register(Sweeper)
+
+
+def _search_hash(*, _root_: DictConfig) -> str:
+    from eqprop.sweep.plan import search_hash  # loads Optuna, which no single run needs
+
+    return search_hash(_root_)
+
+
+OmegaConf.register_new_resolver("eqprop.search", _search_hash, replace=True)

@@ -8,49 +8,65 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eqprop.sweep import marks
-from eqprop.sweep.handles import Adopted, Delegated, Held, is_running, not_started
-from eqprop.sweep.job import Handle, Job
-from eqprop.sweep.order import Terms
-from eqprop.sweep.worker import work
+from eqprop.config.fields import NotNegative, OptionalText, Positive
+from eqprop.run.lock import is_alive
+from eqprop.run.text import one_line
+from eqprop.sweep.job import STOPPED, Handle, Job, Outcome, judge, not_started
+from eqprop.sweep.process import run
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers of us otherwise
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers otherwise
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task of no GPU hides none
 
 import ray
 
-OBJECT_STORE = 100 * 2**20
-"""Bytes of shared memory for a Ray of our own: nothing but orders and outcomes goes through it."""
+_OBJECT_STORE = 100 * 2**20  # bytes; only jobs and outcomes go through it
+
+
+class RayJob:
+    """A job that Ray runs, or will run."""
+
+    def __init__(self, job: Job, reference: Any) -> None:
+        self.job = job
+        self._reference = reference
+        self._stopped = False
+
+    def poll(self) -> Outcome | None:
+        """Return how it ended, None while it waits or runs."""
+        try:
+            ready, _ = ray.wait([self._reference], timeout=0)
+            return ray.get(self._reference) if ready else None
+        except Exception as error:  # whatever has become of Ray or of the worker
+            if is_alive(self.job.folder):  # it outlives its worker until it has saved
+                return None
+            if self._stopped:
+                return Outcome("interrupted", reason=STOPPED)
+            why = f"its worker died ({type(error).__name__}: {one_line(error, 100)})"
+            return judge(self.job.folder, None, lost=why)
+
+    def stop(self) -> None:
+        """Ask it to save and end, or never to begin."""
+        self._stopped = True
+        with suppress(Exception):
+            ray.cancel(self._reference)
 
 
 class RayLauncher:
-    """Hands each job to Ray as a task that is never tried again: that is for the sweep to decide.
+    """Hands each job to Ray as a task that Ray itself never retries.
 
-    Args:
-        terms: what all jobs have in common.
-        capacity: how many jobs at a time.
-        address: of a cluster, as ``ray.init`` takes it; None starts a Ray of this machine.
-        cpus_per_job: processors that Ray reserves for each job.
-        gpus_per_job: GPUs that Ray reserves for each job.
-
-    Raises:
-        ConnectionError: if there is no cluster at ``address``.
+    The keys are explained in conf/hydra/launcher/ray.yaml.
     """
 
     def __init__(
         self,
-        terms: Terms,
         capacity: int,
         folder: Path,
-        address: str | None = None,
-        cpus_per_job: float = 1.0,
-        gpus_per_job: float = 0.0,
+        address: OptionalText = None,
+        cpus_per_job: Positive = 1.0,
+        gpus_per_job: NotNegative = 0.0,
     ) -> None:
-        self.terms = terms
         self.capacity = capacity
         own: dict[str, Any] = {"num_cpus": max(1, round(capacity * cpus_per_job + 0.5))}
-        own |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-        # its children are told to ignore Ctrl-C by Ray itself
+        own |= {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
         ray.init(
             **({"address": address} if address is not None else own),
             log_to_driver=False,
@@ -58,23 +74,20 @@ class RayLauncher:
             ignore_reinit_error=True,
         )
         options = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": 0}
-        self._task = ray.remote(**options)(work)
-        self._held = Held()
+        self._task = ray.remote(**options)(run)
+        self._handles: list[RayJob] = []
 
     def start(self, job: Job) -> Handle:
-        """Hand a job to Ray, or take over the process of it that still runs."""
-        order = self.terms.order(job)
-        if is_running(job):
-            return Adopted(order)
-        marks.forget_stop(job.folder)
+        """Hand a job to Ray."""
         try:
-            handle = Delegated(order, self._task.remote(order).future())
+            self._handles.append(RayJob(job, self._task.remote(job)))
         except Exception as error:  # Ray itself is gone
-            return not_started(job, error)
-        return self._held.keep(handle)
+            return not_started(error)
+        return self._handles[-1]
 
     def close(self) -> None:
-        """Leave Ray, and end it if it is our own; jobs that still run are asked to end."""
-        self._held.stop()
+        """Leave Ray, and end it if it is our own; jobs that still run save and end."""
+        for handle in self._handles:
+            handle.stop()
         with suppress(Exception):
             ray.shutdown()

@@ -1,190 +1,106 @@
-"""What a sweep varies: axes, read from overrides in Hydra's grammar.
+"""The axes of a sweep, read from overrides in Hydra's grammar.
 
-Hydra's `key=a,b`, `choice()`, `range()` and `glob()` are lists of values; `interval()` is an
-interval, in steps of a factor where it is tagged `log`, of whole numbers where it is cast by `int`.
+``key=a,b``, ``choice()``, ``range()`` and ``glob()`` list values; ``interval()`` gives two bounds,
+on a logarithmic scale where it is tagged ``log``, of whole numbers where it is cast by ``int``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import hint, show
+from eqprop.run.text import hint, key_of, show
 
-TAGS = ("log",)
+Parse = Callable[[Sequence[str]], list[Override]]
+"""Reads overrides by Hydra's grammar."""
 
-
-@dataclass(frozen=True)
-class Interval:
-    """Numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        log: whether a factor counts, not a difference.
-        step: the distance between neighbours; None where any number between may be taken.
-        whole: whether they are whole numbers.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    whole: bool = False
+_TAGS = ("log",)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that varies: the key as Hydra wants it, and its values or its interval.
+    """One key that varies."""
 
-    Attributes:
-        key: with Hydra's ``+`` and ``@package``, where they were given.
-        text: what was written behind the ``=``.
-        values: each as it stands in an override; empty where there is an interval only.
-        interval: numbers in order, where that is what they are; else None.
-    """
-
-    key: str
-    text: str
-    values: tuple[str, ...]
-    interval: Interval | None = None
+    key: str  # with Hydra's ``+`` and ``@package``, where they were given
+    text: str  # what was written behind the ``=``
+    values: Mapping[Any, str]  # each with its text in an override; empty for an interval
+    numbers: FloatDistribution | IntDistribution | None = None  # an interval or a range of integers
 
     @property
     def name(self) -> str:
         """The key without signs."""
         return self.key.lstrip("+~")
 
-    def word(self, value: object) -> str:
-        """The override that gives the axis this value."""
-        return f"{self.key}={value}"
+    @property
+    def samples(self) -> list[Any]:
+        """The listed values, or the two ends of an interval."""
+        if self.values or self.numbers is None:
+            return list(self.values)
+        return [self.numbers.low, self.numbers.high]
+
+    def word(self, value: Any) -> str:
+        """Return the override that gives the axis this value."""
+        return f"{self.key}={self.values.get(value, repr(value))}"
+
+    def distribution(self, searches: bool) -> BaseDistribution:
+        """Return what Optuna draws from; to a grid every value is a category."""
+        if searches and self.numbers is not None:
+            return self.numbers
+        return CategoricalDistribution(list(self.values))
 
 
-@dataclass(frozen=True)
-class Space:
-    """Overrides that every job has, axes, and the order in which their keys were given."""
-
-    fixed: tuple[str, ...]
-    axes: tuple[Axis, ...]
-    order: tuple[str, ...] = ()
-
-    def job(self, point: Sequence[str]) -> list[str]:
-        """The overrides of a job at a point, in order: one may be about what another made."""
-        places = {key: place for place, key in enumerate(self.order)}
-        words = [*self.fixed, *point]
-        return sorted(words, key=lambda word: places.get(_key(word), len(places)))
-
-    def texts(self) -> dict[str, str]:
-        """Each axis as it was written."""
-        return {axis.name: axis.text for axis in self.axes}
-
-    def cells(self) -> Iterator[tuple[str, ...]]:
-        """The overrides of every cell of the grid, the last axis fastest.
-
-        Raises:
-            ConfigError: if an axis is an interval, which no grid can take.
-        """
-        for axis in self.axes:
-            if not axis.values:
-                raise ConfigError(
-                    f"{axis.key}={axis.text}: a grid needs values, not an interval; list some, "
-                    "or search with sweep.sampler=tpe sweep.n_trials=N"
-                )
-        return itertools.product(*([axis.word(v) for v in axis.values] for axis in self.axes))
-
-
-def asked(master: DictConfig) -> list[str]:
-    """What a multirun varies and fixes: its option's own parameters, then the command line's."""
-    params = OmegaConf.select(master, "hydra.sweeper.params") or {}
-    return [*(f"{key}={value}" for key, value in params.items()), *given(master, "task")]
-
-
-def given(cfg: DictConfig, part: Literal["task", "hydra"]) -> list[str]:
-    """The overrides of a command line as they were written, interpolations in them included."""
-    words = OmegaConf.to_container(cfg.hydra.overrides[part], resolve=False)
-    return [str(word) for word in cast("list[Any]", words)]
-
-
-def read(overrides: Sequence[Override]) -> Space:
-    """The space that overrides span; a later one replaces an earlier one of its key.
-
-    Raises:
-        ConfigError: one line on an interval without numbers in it, or a tag that means nothing.
-    """
-    last: dict[str, Override] = {}
-    for override in overrides:
-        last[override.get_key_element().lstrip("+")] = override
-    fixed, axes = [], []
-    for override in last.values():
-        if override.is_sweep_override():
-            axes.append(_axis(override))
-        else:
-            fixed.append(_word(override))
-    return Space(tuple(fixed), tuple(axes), tuple(last))
-
-
-def plain(override: Override) -> str:
-    """An override by its key and value: the same for ``lr=1e-3`` and ``lr=0.001``."""
-    return f"{override.get_key_element().lstrip('+')}={override.value()!r}"
-
-
-def hash_of(cell: Iterable[str]) -> str:
-    """A hash of a cell's plain overrides, in any order."""
-    return hashlib.sha256(json.dumps(sorted(cell)).encode()).hexdigest()[:16]
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
-
-
-def _word(override: Override) -> str:
-    key = override.get_key_element()
-    bare = override.is_delete() and override.value() is None
-    return key if bare else f"{key}={override.get_value_element_as_str()}"
-
-
-def _axis(override: Override) -> Axis:
+def read_axis(parse: Parse, override: Override) -> Axis:
+    """Return the axis that an override with several values spans."""
     key = override.get_key_element()
     text = str(override.input_line).partition("=")[2]
     sweep = cast("Any", override.value())
-    for tag in sorted(getattr(sweep, "tags", ())):
-        if tag not in TAGS:
-            raise ConfigError(f"{key}={text}: no tag is called {show(tag)}{hint(tag, TAGS)}")
-    log = "log" in getattr(sweep, "tags", ())
+    tags: set[str] = set(getattr(sweep, "tags", ()))
+    for tag in sorted(tags.difference(_TAGS)):
+        raise ConfigError(f"{key}={text}: no tag is called {show(tag)}{hint(tag, _TAGS)}")
     if not override.is_discrete_sweep():
-        return Axis(key, text, (), _interval(f"{key}={text}", sweep, log))
-    if log:
+        return Axis(key, text, {}, _interval(f"{key}={text}", sweep.start, sweep.end, bool(tags)))
+    if tags:
         raise ConfigError(f"{key}={text}: the tag log goes with interval(), not with a list")
-    values = tuple(dict.fromkeys(override.sweep_string_iterator()))
+    values: dict[Any, str] = {}
+    for one in override.sweep_string_iterator():
+        values.setdefault(_value(parse, f"{key_of(key)}={one}", one), one)
     if not values:
         raise ConfigError(f"{key}={text}: there is no value in it")
-    return Axis(key, text, values, _steps(values, sweep) if override.is_range_sweep() else None)
+    return Axis(key, text, values, _steps(list(values)) if override.is_range_sweep() else None)
 
 
-def _interval(given: str, sweep: Any, log: bool) -> Interval:
-    low, high = sweep.start, sweep.end
-    whole = isinstance(low, int) and isinstance(high, int)
+def _value(parse: Parse, word: str, text: str) -> Any:
+    """Return a number as one, so that 1e-3 and 0.001 are the same; anything else as its text."""
+    value = parse([word])[0].value()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return text
+    return value if math.isfinite(value) else text
+
+
+def _interval(given: str, low: Any, high: Any, log: bool) -> FloatDistribution | IntDistribution:
     if not low < high:
         raise ConfigError(f"{given}: the first number must be less than the second")
     if log and low <= 0:
         raise ConfigError(f"{given}: with the tag log both numbers must be > 0")
-    return Interval(low, high, log, whole=whole)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log)
+    return FloatDistribution(low, high, log)
 
 
-def _steps(values: Sequence[str], sweep: Any) -> Interval | None:
-    """A range's values as numbers in order, of which a sampler can make more than of names."""
-    if len(values) < 2 or sweep.shuffle:
+def _steps(values: list[Any]) -> IntDistribution | None:
+    """Return a range of whole numbers as numbers, between which a sampler can interpolate."""
+    low, high, count = min(values), max(values), len(values) - 1
+    if count < 1 or not all(isinstance(value, int) for value in values):
         return None
-    whole = all(isinstance(n, int) for n in (sweep.start, sweep.stop, sweep.step))
-    step = Decimal(str(abs(sweep.step)))
-    low = min(Decimal(values[0]), Decimal(values[-1]))
-    high = low + step * (len(values) - 1)  # the values themselves carry rounding errors
-    if whole:
-        return Interval(int(low), int(high), step=int(step), whole=True)
-    return Interval(float(low), float(high), step=float(step))
+    return IntDistribution(low, high, step=(high - low) // count)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from eqprop.run.errors import UserError
-from eqprop.run.files import one_line
 from eqprop.run.redact import redact
+from eqprop.run.text import one_line
 
 State = Literal["done", "failed", "interrupted"]
+Row = Mapping[str, float | int]
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +39,15 @@ class RunInfo:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The whole resolved configuration, plain values only."""
     resumed: bool = False
-    """Whether it goes on with a record of the same id."""
+    """Whether it continues a record of the same id."""
     epoch: int = 1
-    """The epoch in which it goes on: what a record holds of it and of later ones comes again."""
+    """The epoch in which it continues: what was recorded of it and of later ones comes again."""
 
 
 class Tracker(ABC):
     """Receives a run's numbers: ``start`` once, ``log`` for each row, ``finish`` once.
 
-    Between them ``show`` brings what is no number; a tracker that does not define it ignores that.
+    Between them ``show`` brings non-scalar results; a tracker that does not define it ignores them.
     A method that raises costs the user one warning and the run this tracker, unless ``essential``.
     """
 
@@ -57,7 +58,7 @@ class Tracker(ABC):
         """Open the record of ``run``."""
 
     @abstractmethod
-    def log(self, row: Mapping[str, float | int]) -> None:
+    def log(self, row: Row) -> None:
         """Record one row of numbers by name; ``step`` and ``epoch`` are among them."""
 
     @abstractmethod
@@ -65,15 +66,15 @@ class Tracker(ABC):
         """Close the record with its summary (best and last results) and how the run ended."""
 
     def show(self, name: str, item: object, step: int) -> None:
-        """Record a thing that is no number under ``name``, as of the optimizer step ``step``.
+        """Record a non-scalar result under ``name``, as of the optimizer step ``step``.
 
-        The things are those of :mod:`eqprop.tracking.items`, and more kinds may come: one that a
-        tracker does not know is to be ignored.
+        Items are those of :mod:`eqprop.tracking.items`; kinds that a tracker does not know are to
+        be ignored.
         """
         return None
 
     def abandon(self) -> None:
-        """Let go of whatever is open after a failure: no more calls follow for this run."""
+        """Release whatever is open after a failure: no more calls follow for this run."""
         return None
 
     def location(self) -> str | None:
@@ -84,8 +85,8 @@ class Tracker(ABC):
 class Trackers(Tracker):
     """Hands every call on to each of ``trackers``; itself used as one tracker.
 
-    One that raises is warned about in one line, then left out. Errors of an essential one, and
-    exceptions that are no errors (Ctrl-C), pass through.
+    One that raises is left out with a one-line warning. Errors of an essential one, and exceptions
+    that are no errors (Ctrl-C), pass through.
     """
 
     essential = True
@@ -94,34 +95,26 @@ class Trackers(Tracker):
         self.active = list(trackers)
 
     def start(self, run: RunInfo) -> None:
-        """Open every tracker's record."""
         self._each(lambda tracker: tracker.start(run))
 
-    def log(self, row: Mapping[str, float | int]) -> None:
-        """Hand the row to every tracker."""
+    def log(self, row: Row) -> None:
         self._each(lambda tracker: tracker.log(row))
 
     def show(self, name: str, item: object, step: int) -> None:
-        """Hand the thing to every tracker."""
         self._each(lambda tracker: tracker.show(name, item, step))
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
-        """Close every tracker's record."""
         self._each(lambda tracker: tracker.finish(summary, state))
 
     def abandon(self) -> None:
-        """Let every tracker go."""
         for tracker in self.active:
-            _let_go(tracker)
+            with contextlib.suppress(Exception):
+                tracker.abandon()
         self.active = []
 
     def locations(self) -> list[str]:
         """The line of each tracker that has one."""
         return [line for tracker in self.active if (line := tracker.location()) is not None]
-
-    def location(self) -> str | None:
-        """The lines of all trackers, one below the other."""
-        return "\n".join(self.locations()) or None
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
         for tracker in list(self.active):
@@ -138,11 +131,7 @@ class Trackers(Tracker):
         log.warning(
             "%s failed and is left out; the run goes on and metrics.jsonl keeps its numbers (%s)",
             type(tracker).__name__,
-            redact(one_line(f"{reason}{error}")),
+            redact(one_line(f"{reason}{error}", 300)),
         )
-        _let_go(tracker)
-
-
-def _let_go(tracker: Tracker) -> None:
-    with contextlib.suppress(Exception):
-        tracker.abandon()
+        with contextlib.suppress(Exception):
+            tracker.abandon()

@@ -6,12 +6,12 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from eqprop.run.errors import RunError
-from eqprop.tracking.base import RunInfo, State, Tracker
+from eqprop.tracking.base import Row, RunInfo, State, Tracker
 
 METRICS = "metrics.jsonl"
 
@@ -19,8 +19,8 @@ METRICS = "metrics.jsonl"
 class JsonlTracker(Tracker):
     """Appends rows to ``<run folder>/metrics.jsonl`` and flushes each one.
 
-    It is the truth about a run, so a row that cannot be written ends the run (RunError). The lines
-    are strict JSON: a number that is not finite becomes null.
+    It is the authoritative record of a run, so a row that cannot be written ends the run
+    (RunError). The lines are strict JSON: a number that is not finite becomes null.
     """
 
     essential: ClassVar[bool] = True
@@ -32,31 +32,25 @@ class JsonlTracker(Tracker):
     def start(self, run: RunInfo) -> None:
         """Open the file for appending."""
         self._path = run.folder / METRICS
-        try:
+        with self._writing():
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise self._failure(error) from error
 
-    def log(self, row: Mapping[str, float | int]) -> None:
+    def log(self, row: Row) -> None:
         """Append one line."""
         if self._file is None:
             raise RuntimeError("start() comes before log()")
         line = json.dumps({name: _strict(value) for name, value in row.items()}, allow_nan=False)
-        try:
+        with self._writing():
             self._file.write(line + "\n")
             self._file.flush()
-        except OSError as error:
-            raise self._failure(error) from error
 
     def sync(self) -> int:
         """Flush the rows to the disk; returns how many bytes they are."""
         if self._file is None:
             return 0
-        try:
+        with self._writing():
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise self._failure(error) from error
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Close the file: the summary belongs to ``status.json``."""
@@ -65,35 +59,23 @@ class JsonlTracker(Tracker):
     def abandon(self) -> None:
         """Close the file."""
         file, self._file = self._file, None
-        if file is None:
-            return
-        try:
-            file.close()
-        except OSError as error:
-            raise self._failure(error) from error
+        if file is not None:
+            with self._writing():
+                file.close()
 
     def location(self) -> str | None:
         """The file's path."""
         return None if self._path is None else str(self._path)
 
-    def _failure(self, error: OSError) -> RunError:
-        return RunError(
-            f"cannot write {self._path}: {error.strerror or error}; free the disk or set "
-            "paths.outputs to a folder that can be written"
-        )
-
-
-def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the metrics file in ``folder`` that are whole and have a step, oldest first.
-
-    A number that was not finite is None.
-    """
-    with suppress(FileNotFoundError), open(folder / METRICS, encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    yield row
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self._path}: {error.strerror or error}; free the disk or set "
+                "paths.outputs to a folder that can be written"
+            ) from error
 
 
 def _strict(value: Any) -> Any:

@@ -9,16 +9,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from eqprop.energy import EnergyBasedModel
+from eqprop.network import Network
 from eqprop.run.errors import ConfigError
 
 
 def build_optimizer(
-    node: DictConfig, model: EnergyBasedModel, captured: bool = False
+    node: DictConfig, network: Network, captured: bool = False
 ) -> torch.optim.Optimizer:
     """The optimizer of ``cfg.optimizer``, fused (one pass over memory) where torch has that."""
     build = instantiate(node, _partial_=True)
-    parameters, known = list(model.parameters()), inspect.signature(build.func).parameters
+    parameters, known = list(network.parameters()), inspect.signature(build.func).parameters
     if captured and "capturable" in known:  # it counts its steps on the device
         build = partial(build, capturable=True)
     elif captured and build.func is not torch.optim.SGD:

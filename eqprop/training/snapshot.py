@@ -5,47 +5,46 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
-
-if TYPE_CHECKING:
-    from eqprop.training.loop import Training
+from eqprop.training.session import Session
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
 
-def capture(training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
+def capture(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plain part and the tensors of everything that decides how the training goes on."""
-    at, model = training.at, training.model
+    at, network = session.at, session.network
+    state = session.state(session.data.batch_size)
     meta = {
         "kind": "training",
-        "step": training.step,
+        "step": session.step,
         "epoch": at.epoch,
         "batches": at.batches,
         "correct": int(at.correct),
         "seconds": at.seconds,
-        "best": dict(training.best),
-        "last": dict(training.last),
-        "capacity": model.buffers_of.capacity,
-        "dimensions": list(model.dimensions),
+        "best": dict(session.best),
+        "last": dict(session.last),
+        "in_shape": list(network.shapes[0]),
+        "n_out": network.shapes[-1][0],
     }
-    state = {
-        "model": model.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
+    tensors = {
+        "model": network.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
         # between two batches of an epoch a solver may go on from the state
-        "u": [layer.contiguous() for layer in model.u] if at.batches else [],
-        "parts": {name: part.state_dict() for name, part in _stateful(training)},
-        "random": random_states(training),
+        "u": [layer.contiguous() for layer in state.u] if at.batches else [],
+        "parts": {name: part.state_dict() for name, part in _stateful(session)},
+        "random": random_states(session),
     }
-    return meta, state
+    return meta, tensors
 
 
-def restore(training: Training, checkpoint: Checkpoint) -> None:
+def restore(session: Session, checkpoint: Checkpoint) -> None:
     """Put a training where the checkpoint was written; random states come last.
 
     Raises:
@@ -56,24 +55,23 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path} holds weights only, which eqprop.load reads; resume the run itself"
         )
-    model, optimizer = training.model, training.optimizer
+    network, optimizer = session.network, session.optimizer
     try:
-        _check_weights(checkpoint, model, state["model"])
+        _check_weights(checkpoint, network, state["model"])
         _check_optimizer(checkpoint, optimizer, state["optimizer"])
-        model.load_state_dict(state["model"])
+        network.load_state_dict(state["model"])
         _keep_implementation(optimizer, state["optimizer"])
         optimizer.load_state_dict(state["optimizer"])
-        model.resize(int(meta["capacity"]))  # the layout of buffers decides how sums are rounded
         if state["u"]:
-            model.u = state["u"]
-        _restore_parts(training, state.get("parts", {}))
-        training.step = int(meta["step"])
-        training.best, training.last = dict(meta["best"]), dict(meta["last"])
-        at = training.at
+            session.state(session.data.batch_size).u[:] = state["u"]
+        _restore_parts(session, state.get("parts", {}))
+        session.step = int(meta["step"])
+        session.best, session.last = dict(meta["best"]), dict(meta["last"])
+        at = session.at
         at.epoch, at.batches = int(meta["epoch"]), int(meta["batches"])
         at.seconds = float(meta["seconds"])
-        at.correct = torch.tensor(int(meta["correct"]), device=training.data.train.x.device)
-        _restore_random(training, state["random"])
+        at.correct = torch.tensor(int(meta["correct"]), device=session.data.train.x.device)
+        _restore_random(session, state["random"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
             f"{checkpoint.path} does not fit this run ({type(error).__name__}: {error})"
@@ -126,19 +124,19 @@ def _keep_implementation(optimizer: torch.optim.Optimizer, found: dict[str, Any]
         group.update({key: ours[key] for key in _IMPLEMENTATION if key in group and key in ours})
 
 
-def _stateful(training: Training) -> Iterator[tuple[str, Any]]:
+def _stateful(session: Session) -> Iterator[tuple[str, Any]]:
     """The parts besides model and optimizer that say by ``state_dict`` what they remember."""
-    cost = training.model.c_energy
-    parts: dict[str, Any] = {"solver": training.solver, "estimator": training.estimator}
-    if not isinstance(cost, torch.nn.Module):  # else the model's own state holds it
-        parts["cost"] = cost
+    parts: dict[str, Any] = {"solver": session.solver, "estimator": session.estimator}
+    parts |= {"cost": session.cost, "energy": session.network.local}
     for name, part in parts.items():
+        if part in set(session.network.modules()):  # the network's own state holds it
+            continue
         if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
             yield name, part
 
 
-def _restore_parts(training: Training, states: dict[str, Any]) -> None:
-    parts = dict(_stateful(training))
+def _restore_parts(session: Session, states: dict[str, Any]) -> None:
+    parts = dict(_stateful(session))
     if parts.keys() != states.keys():
         raise ValueError("its solver or estimator remembers other things")
     for name, part in parts.items():
@@ -146,42 +144,36 @@ def _restore_parts(training: Training, states: dict[str, Any]) -> None:
 
 
 @contextmanager
-def undone(training: Training) -> Iterator[None]:
-    """What happens within to the state, the nudging and the generators is undone at its end."""
-    model, cost = training.model, training.model.c_energy
-    generator, beta, target = model.generator, cost.beta, cost.target
-    states, layers = random_states(training), [layer.clone() for layer in model.u]
-    clamped = list(model.clamp_du)
+def random_states_kept(session: Session) -> Iterator[None]:
+    """What is drawn within from any generator in use is undone at its end."""
+    states = random_states(session)
     try:
         yield
     finally:
-        model.generator, cost.beta = generator, beta
-        model.set_C_target(target)
-        model.u, model.clamp_du[:] = layers, clamped
-        _restore_random(training, states)
+        _restore_random(session, states)
 
 
-def random_states(training: Training) -> dict[str, Any]:
+def random_states(session: Session) -> dict[str, Any]:
     """The state of every generator in use: the global ones, and what the parts hold themselves."""
     kind, key, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": [str(kind), [int(word) for word in key], *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if training.data.train.x.is_cuda else [],
-        "private": {name: _state_of(generator) for name, generator in private_generators(training)},
+        "cuda": torch.cuda.get_rng_state_all() if session.data.train.x.is_cuda else [],
+        "private": {name: _state_of(generator) for name, generator in private_generators(session)},
     }
 
 
-def _restore_random(training: Training, states: dict[str, Any]) -> None:
-    private = dict(private_generators(training))
+def _restore_random(session: Session, states: dict[str, Any]) -> None:
+    private = dict(private_generators(session))
     if private.keys() != states["private"].keys():
         raise ValueError("it has other random generators")
     random.setstate(states["python"])
     kind, key, *rest = states["numpy"]
     np.random.set_state((kind, np.array(key, np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if training.data.train.x.is_cuda and len(states["cuda"]) == torch.cuda.device_count():
+    if session.data.train.x.is_cuda and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     for name, generator in private.items():
         state = states["private"][name]
@@ -201,14 +193,16 @@ def _state_of(generator: Any) -> Any:
     return generator.bit_generator.state
 
 
-def private_generators(training: Training) -> Iterator[tuple[str, Any]]:
+def private_generators(session: Session) -> Iterator[tuple[str, Any]]:
     """The random generators that the parts of a training hold themselves, by name."""
     parts = {
-        "model": training.model,
-        "cost": training.model.c_energy,
-        "solver": training.solver,
-        "estimator": training.estimator,
-        "optimizer": training.optimizer,
+        "session": session,
+        "network": session.network,
+        "energy": session.network.local,
+        "cost": session.cost,
+        "solver": session.solver,
+        "estimator": session.estimator,
+        "optimizer": session.optimizer,
     }
     kinds = (torch.Generator, random.Random, np.random.Generator)
     for part, owner in parts.items():

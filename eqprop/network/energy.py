@@ -1,0 +1,111 @@
+"""The energies: each is a handful of element-wise terms (see ``local``)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from eqprop.network.activation import Activation
+from eqprop.network.local import LocalEnergy, Quadratic, Site
+
+
+class Gaussian(LocalEnergy):
+    """E = Σ_l ‖u_l − d_l‖², the conditional Gaussian (predictive coding) energy.
+
+    Source: Whittington & Bogacz (2017), without their factor ½.
+    """
+
+    scale = 2.0
+    feedforward = True
+
+    def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
+        return 0.5 * (u - d).square()
+
+    def signal(self, s: Site, out: Tensor) -> Tensor:
+        return torch.sub(s.u, s.d, out=out)
+
+    def state_term(self, s: Site, out: Tensor) -> Tensor:
+        return torch.sub(s.u, s.d, out=out)
+
+    def rate_term(self, s: Site, out: Tensor) -> None:
+        return None
+
+    def stiffness(self, s: Site) -> float:
+        return 1.0
+
+    def curvature(
+        self, s: Site, p: Tensor, pulled: Tensor, norm: Tensor | float, out: Tensor
+    ) -> Tensor:
+        """1 + φ'² ⊙ norm − φ'' ⊙ p."""
+        if s.p is None:
+            return out.fill_(1.0)
+        bend = s.phi.second_pullback(p, pulled, s.u, s.r, out)
+        slope = s.phi.slope_(s.u, s.r, p).square_()
+        one = _one(out.dtype, out.device)
+        return torch.addcmul(one, slope, torch.as_tensor(norm), out=slope).sub_(bend)
+
+    def descend(self, s: Site, step: float, work: tuple[Tensor, Tensor]) -> None:
+        to = s.d if s.p is None else s.phi.pullback(s.p, s.u, s.r, work[0]).add_(s.d)
+        s.u.lerp_(to, step * self.scale)
+
+
+class Hopfield(LocalEnergy):
+    """E = ½ Σ_l ‖u_l‖² − Σ_{l ≥ 1} r_l · d_l, the restricted (layered) Hopfield energy.
+
+    Source: Scellier & Bengio (2017), equation 1.
+    """
+
+    def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
+        return 0.5 * u.square() - r * d
+
+    def input_term(self, u: Tensor) -> Tensor:
+        return 0.5 * u.square()
+
+    def signal(self, s: Site, out: Tensor) -> Tensor:
+        return s.r
+
+    def state_term(self, s: Site, out: Tensor) -> Tensor:
+        return s.u
+
+    def rate_term(self, s: Site, out: Tensor) -> Tensor:
+        return s.d
+
+    def stiffness(self, s: Site) -> float:
+        return 0.0
+
+    def curvature(
+        self, s: Site, p: Tensor, pulled: Tensor, norm: Tensor | float, out: Tensor
+    ) -> Tensor:
+        """1 − φ'' ⊙ p, with p = d + feedback."""
+        bend = s.phi.second_pullback(p, pulled, s.u, s.r, out)
+        return torch.sub(_one(out.dtype, out.device), bend, out=out)
+
+    def descend(self, s: Site, step: float, work: tuple[Tensor, Tensor]) -> None:
+        assert s.p is not None  # the drive at least
+        s.u.lerp_(s.phi.pullback(s.p, s.u, s.r, work[0]), step * self.scale)
+
+    def minimise(self, s: Site, cost: Quadratic, out: Tensor) -> Tensor:
+        """Of the pieces of φ: on one, E + cost is ½ (1 + w) u² − (slope · p + v) u."""
+        if not s.phi.pieces:
+            raise ValueError(
+                "dynamics=exact needs a piecewise linear activation (identity, relu, leaky_relu, "
+                f"hard_sigmoid), not {s.phi.name}"
+            )
+        total = s.d if s.p is None else s.p
+        stiffness = torch.as_tensor(1.0 + cost.w / self.scale)
+        least = torch.full_like(total, math.inf)
+        for low, high, slope, intercept in s.phi.pieces:
+            force = total * slope + cost.v / self.scale
+            at = (force / stiffness).clamp_(low, high)
+            value = 0.5 * stiffness * at * at - force * at - intercept * total
+            torch.where(value < least, at, out, out=out)
+            torch.minimum(least, value, out=least)
+        return out
+
+
+@lru_cache
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)

@@ -1,0 +1,288 @@
+"""A network: layers joined by edges, under an energy. It holds parameters and no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eqprop.network.activation import Activation
+from eqprop.network.cost import Nudge
+from eqprop.network.edge import Edge, Shape
+from eqprop.network.local import InputTerms, LocalEnergy, Site
+from eqprop.network.state import State
+
+
+class Network(nn.Module):
+    """The energy E(u) = scale · Σ_l Σ_units ε(u_l, r_l, d_l) of layers joined by edges.
+
+    What needs no gradient is computed in the buffers of a `State`; ``energy`` is differentiable.
+    A subclass that overrides ``energy`` trains by it: autograd then takes the place of all closed
+    forms.
+
+    Args:
+        shapes: one sample's shape of each layer, the input first, the output last.
+        phi: one activation a layer.
+        edges: in any order; several may end in one layer.
+        local: the element-wise terms of the energy.
+
+    Attributes:
+        W: the edges.
+        into, out_of: for each layer, the edges that end, and that begin, there.
+        descends_by_terms: whether ``descend`` of the local terms is a step down `gradient`: it does
+            not look for kinks that can hold a unit, and knows of no subclass.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[Shape],
+        phi: Sequence[Activation],
+        edges: Sequence[Edge],
+        local: LocalEnergy,
+    ) -> None:
+        super().__init__()
+        self.shapes = [tuple(shape) for shape in shapes]
+        self.n_layers = len(self.shapes)
+        self.phi = list(phi)
+        self.local = local
+        self.terms = [InputTerms(local), *[local] * (self.n_layers - 1)]
+        self.W = nn.ModuleList(edges)
+        self._differentiated: Callable[[Sequence[Tensor]], Tensor] | None = None
+        self.into = [[e for e in edges if e.target == layer] for layer in range(self.n_layers)]
+        self.out_of = [[e for e in edges if e.source == layer] for layer in range(self.n_layers)]
+        kinks = any(type(phi).at_kinks_ is not Activation.at_kinks_ for phi in self.phi)
+        plain = self.layerwise and not self._overrides("newton_terms")
+        self.descends_by_terms = plain and not kinks
+        self.drives = [[e.target for e in out] for out in self.out_of]
+        self.biases = [
+            next((e for e in into if getattr(e, "bias", None) is not None), None)
+            for into in self.into
+        ]
+
+    def compile_energy(self) -> None:
+        """Have torch compile ``energy`` for where autograd differentiates it: it takes seconds."""
+        self._differentiated = torch.compile(self.energy)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch has compiled the energy: its last digits differ."""
+        return self._differentiated is not None
+
+    @property
+    def by_autograd(self) -> bool:
+        """Whether a subclass gives the energy itself, so that no closed form is known of it."""
+        return self._overrides("energy")
+
+    def _overrides(self, *names: str) -> bool:
+        """Whether a subclass overrides one of these methods."""
+        return any(getattr(type(self), name) is not getattr(Network, name) for name in names)
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether layers can be moved by the closed forms of the local terms."""
+        return not self._overrides("energy", "gradient", "layer_gradient")
+
+    @property
+    def feedforward(self) -> bool:
+        """Whether a feed-forward pass finds the free equilibrium, where every gradient is zero."""
+        moves = ("site", "gradient", "layer_gradient", "newton_terms")
+        given = ("energy", "rate", "drive", "signal", *moves)
+        return self.local.feedforward and not self._overrides(*given)
+
+    def new_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
+        """A state for batches of that size, like the parameters in dtype and device."""
+        like = next(self.parameters(), torch.empty(0)).detach()
+        return State(self.shapes, self.phi, self.drives, batch_size, like, generator)
+
+    # ------------------------------------------------------------------ differentiable
+
+    def energy(self, u: Sequence[Tensor]) -> Tensor:
+        """E(u) per sample (batch,), differentiable in ``u`` and the parameters, without a cost."""
+        rates = [phi(layer) for phi, layer in zip(self.phi, u, strict=True)]
+        drives = [u[0], *(self._driven(layer, rates) for layer in range(1, self.n_layers))]
+        return self._sum(u, rates, drives)
+
+    def _driven(self, layer: int, rates: Sequence[Tensor]) -> Tensor:
+        parts = [edge.forward(rates[edge.source]) for edge in self.into[layer]]
+        bias = self._bias(layer)
+        return sum(parts[1:], parts[0]) + (0.0 if bias is None else bias)
+
+    def _sum(
+        self, u: Sequence[Tensor], rates: Sequence[Tensor], drives: Sequence[Tensor]
+    ) -> Tensor:
+        terms = [
+            self.local.value(u[layer], rates[layer], drives[layer], self.phi[layer])
+            for layer in range(1, self.n_layers)
+        ]
+        if (of_input := self.local.input_term(u[0])) is not None:
+            terms.append(of_input)
+        total = torch.stack([term.flatten(1).sum(1) for term in terms]).sum(0)
+        return total if self.local.scale == 1.0 else total * self.local.scale
+
+    def _bias(self, layer: int) -> Tensor | None:
+        """The bias of ``layer`` in a shape that broadcasts to (batch, *shape)."""
+        edge = self.biases[layer]
+        return None if edge is None else edge.shaped_bias()
+
+    # ------------------------------------------------------------------ in the state's buffers
+
+    def rate(self, state: State, layer: int) -> Tensor:
+        """r of ``layer``."""
+        site = state.sites[layer]
+        if not state.rate_known[layer]:
+            site.phi.value_(site.u, site.r)
+            state.rate_known[layer] = state.holding
+        return site.r
+
+    def drive(self, state: State, layer: int) -> Tensor:
+        """d of ``layer``."""
+        out = state.sites[layer].d
+        if not state.drive_known[layer]:
+            add = self._bias(layer)
+            for edge in self.into[layer]:
+                edge.drive(self.rate(state, edge.source), out, add)
+                add = out
+            state.drive_known[layer] = state.holding
+        return out
+
+    def signal(self, state: State, layer: int) -> Tensor:
+        """σ of ``layer``."""
+        self.rate(state, layer)
+        self.drive(state, layer)
+        return self.local.signal(state.sites[layer], state.signal[layer])
+
+    def site(self, state: State, layer: int) -> Site:
+        """What the local terms see of ``layer``: all that it holds is up to date now."""
+        site = state.sites[layer]
+        self.rate(state, layer)
+        self.drive(state, layer)
+        add = self.terms[layer].rate_term(site, state.work[layer])
+        if site.p is None:  # it drives no other
+            return site._replace(p=add)
+        for edge in self.out_of[layer]:
+            edge.pull(site.r, self.signal(state, edge.target), site.p, add)
+            add = site.p
+        return site
+
+    def moved(self, state: State, layer: int) -> None:
+        """Say that ``layer`` of the state has moved, for what is known of it is known no more."""
+        state.moved(layer)
+
+    @torch.no_grad()
+    def energies(self, state: State, nudge: Nudge | None = None) -> Tensor:
+        """F = E + the nudge, per sample (batch,), of the state as it is."""
+        if self.by_autograd:
+            total = self.energy(state.u)
+        else:
+            layers = range(self.n_layers)
+            rates = [self.rate(state, layer) for layer in layers]
+            total = self._sum(state.u, rates, [self.drive(state, layer) for layer in layers])
+        return total if nudge is None else total + nudge.energy(state.u[-1])
+
+    @torch.no_grad()
+    def gradient(self, state: State, nudge: Nudge | None = None) -> list[Tensor | None]:
+        """∂F/∂u of each layer, in ``state.gradient``; None in the place of a clamped layer.
+
+        Where a unit lies on a kink of its activation, it is the slope of the side to which the
+        unit can move downhill, and 0 where there is none.
+        """
+        free = state.free
+        if self.by_autograd:
+            self._gradient_by_autograd(state, free)
+            if nudge is not None and not state.clamped[-1]:
+                state.gradient[-1].add_(nudge.gradient(state.u[-1], state.work[-1]))
+        else:
+            for layer in free:
+                own = nudge if layer == self.n_layers - 1 else None
+                self.layer_gradient(state, layer, self.site(state, layer), own).mul_(
+                    self.local.scale
+                )
+        return [g if layer in free else None for layer, g in enumerate(state.gradient)]
+
+    def layer_gradient(
+        self, state: State, layer: int, site: Site, nudge: Nudge | None = None
+    ) -> Tensor:
+        """∂F/∂u over ``scale`` of one layer, in ``state.gradient``; as ``gradient`` at kinks."""
+        return self.newton_terms(state, layer, site, nudge, curvature=False)[0]
+
+    def newton_terms(
+        self,
+        state: State,
+        layer: int,
+        site: Site,
+        nudge: Nudge | None = None,
+        curvature: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """∂F/∂u and, unless not wanted, the diagonal of ∂²F/∂u², both over ``scale``.
+
+        ``nudge`` is given for the layer that it nudges.
+        """
+        terms, phi, out = self.terms[layer], site.phi, state.gradient[layer]
+        pressure = site.p if site.p is not None else state.work[layer].zero_()
+        pulled = phi.pullback(pressure, site.u, site.r, state.pulled[layer])
+        torch.sub(terms.state_term(site, out), pulled, out=out)
+        bend = state.curvature[layer]
+        if nudge is not None:  # before what holds at a kink is asked, for it pulls as well
+            out.add_(nudge.gradient(site.u, bend), alpha=1.0 / terms.scale)
+        if phi.pieces:
+            phi.at_kinks_(out, pulled, site.u)
+        if not curvature:
+            return out, out
+        bend = terms.curvature(site, pressure, pulled, self.norm(state, layer), bend)
+        if nudge is not None:
+            bend = bend.add_(nudge.curvature(site.u, state.work[layer]), alpha=1.0 / terms.scale)
+        return out, bend
+
+    def _gradient_by_autograd(self, state: State, free: Sequence[int]) -> None:
+        with torch.enable_grad():
+            leaves = [u.detach().requires_grad_(i in free) for i, u in enumerate(state.u)]
+            wanted = [leaves[i] for i in free]
+            energy = self._differentiated or self.energy
+            grads = torch.autograd.grad(energy(leaves).sum(), wanted, allow_unused=True)
+        for layer, grad in zip(free, grads, strict=True):
+            out = state.gradient[layer]
+            out.zero_() if grad is None else out.copy_(grad)
+
+    def norm(self, state: State, layer: int) -> Tensor | float:
+        """``Σ_e diag(K_eᵀ stiffness K_e)`` over the edges out of ``layer``."""
+        known = state.norm[layer]
+        if known is not None:
+            return known
+        total: Tensor | float = 0.0
+        constant = True
+        for edge in self.out_of[layer]:
+            self.signal(state, edge.target)
+            stiffness = self.local.stiffness(state.sites[edge.target])
+            constant = constant and not isinstance(stiffness, Tensor)
+            if isinstance(stiffness, Tensor) or stiffness != 0.0:
+                total = total + edge.squared_norm(self.rate(state, layer), stiffness)
+        if constant and state.holding:  # as long as the weights are
+            state.norm[layer] = total
+        return total
+
+    @torch.no_grad()
+    def feed_forward(self, state: State) -> None:
+        """Put each free layer at its drive, in order: the free equilibrium of some energies.
+
+        Raises:
+            ValueError: if a relaxation is the only way to the free equilibrium.
+        """
+        if not self.feedforward:
+            name = type(self.local).__name__
+            raise ValueError(
+                f"{name} has no feed-forward pass: choose dynamics.init=normal or zeros"
+            )
+        for layer in range(1, self.n_layers):
+            drive = self.drive(state, layer)
+            if not state.clamped[layer]:
+                state.u[layer].copy_(drive)
+                self.moved(state, layer)
+
+
+def residual(gradient: Sequence[Tensor | None]) -> Tensor:
+    """``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` of a state gradient, a scalar tensor."""
+    norms = [
+        torch.linalg.vector_norm(g.flatten(1), dim=1).mean() for g in gradient if g is not None
+    ]
+    return torch.stack(norms).sum() if norms else torch.zeros(())

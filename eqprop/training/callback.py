@@ -1,0 +1,31 @@
+"""The seam for what watches a training."""
+
+from __future__ import annotations
+
+from eqprop.estimator import Estimate
+from eqprop.training.session import Row, Session
+
+
+class Callback:
+    """Called at the boundaries of a training; each method may be left out."""
+
+    def on_start(self, session: Session) -> None:
+        """Before the first step, of a resumed run too."""
+
+    def on_gradient(self, session: Session, estimate: Estimate) -> None:
+        """When the gradient is there and no weight has moved; a captured step replays it."""
+
+    def on_measurement(self, session: Session, estimate: Estimate) -> None:
+        """At a step whose metrics are recorded, after it."""
+
+    def on_step(self, session: Session, samples: int) -> None:
+        """When a step of so many samples is whole: weights moved, row recorded."""
+
+    def on_epoch(self, session: Session, row: Row, improved: bool) -> None:
+        """When an epoch is whole and recorded; ``improved``: its objective is the best so far."""
+
+    def on_end(self, session: Session) -> None:
+        """When the training is done; not when it is interrupted or fails."""
+
+    def close(self) -> None:
+        """However the training ended."""

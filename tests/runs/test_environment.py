@@ -1,0 +1,80 @@
+"""What a run ran on: versions, code, hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from running import git, python
+
+from eqprop.run import environment
+from eqprop.run.folder import RunFolder
+
+
+def test_environment(tmp_path: Path) -> None:
+    RunFolder.claim(tmp_path / "run", ["train.py", "seed=1"]).finish("done")
+    found = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert found["command"] == ["train.py", "seed=1"]
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(found["versions"]) >= {
+        "eqprop",
+        "torch",
+        "numpy",
+        "hydra-core",
+        "omegaconf",
+        "wandb",
+    }
+    assert found["hardware"]["memory_bytes"] > 0
+    assert found["hardware"]["cores_logical"] >= 1
+    assert isinstance(found["hardware"]["gpus"], list)
+    assert {"platform", "git"} <= set(found)
+
+
+def test_torch_is_not_imported() -> None:
+    code = """if True:
+        import sys
+        from eqprop.run.environment import describe
+        found = describe(sys.argv)
+        assert found["versions"]["torch"] is not None
+        assert "torch" not in sys.modules
+        """
+    process = python(code)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_git_commit_and_diff(repository: Path) -> None:
+    (repository / "code.py").write_text("new\n")
+    state = environment.git_state(repository)
+    assert state is not None
+    assert state["commit"] == git(repository, "rev-parse", "HEAD")
+    assert "-old\n+new\n" in state["diff"]
+    assert state["diff_truncated"] is False
+
+
+def test_a_large_diff_is_cut(repository: Path) -> None:
+    (repository / "code.py").write_text("x" * 3_000_000)
+    state = environment.git_state(repository)
+    assert state is not None
+    assert len(state["diff"]) == environment.DIFF_LIMIT
+    assert state["diff_truncated"] is True
+
+
+@pytest.mark.parametrize("case", ["no repository", "no commit", "no git", "slow git"])
+def test_no_answer_from_git_is_null(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case == "no commit":
+        git(tmp_path, "init", "-q")
+    elif case == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif case == "slow git":
+        slow = tmp_path / "git"
+        slow.write_text("#!/bin/sh\nexec sleep 30\n")
+        slow.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(environment, "GIT_TIMEOUT", 0.2)
+    assert environment.git_state(tmp_path) is None

@@ -1,0 +1,118 @@
+"""The training step on a pretended GPU, and when it is captured as a CUDA graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tape import Refusing
+from test_captured_step import SOLVERS
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import eqprop
+from eqprop.cli.build import captures
+from eqprop.config.compose import compose
+from eqprop.config.validation import validate_composed
+from eqprop.data import Data, Split
+from eqprop.estimator import CenteredEquilibriumPropagation
+from eqprop.network import ACTIVATIONS, Network
+from eqprop.relaxation import Exact, Solver
+from eqprop.run import hardware
+from eqprop.run.errors import ConfigError
+from eqprop.training.divergence_guard import DivergenceGuard
+from eqprop.training.optimizer import build_optimizer
+from eqprop.training.session import Session
+from eqprop.training.step import PlainStep
+
+PRETENDED = FakeTensorMode()  # one for all: the energies keep a constant for each device
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+
+
+@pytest.mark.parametrize("phi", ["sigmoid", "tanh", "relu", "hard_sigmoid", "softplus"])
+@pytest.mark.parametrize(
+    ("kind", "cost"),
+    [("ConditionalGaussian", "CrossEntropy"), ("RestrictedHopfield", "SquaredError")],
+)
+def test_on_pretended_cuda_nothing_goes_between_host_and_device(
+    phi: str, kind: str, cost: str
+) -> None:
+    """Tensors that only pretend to lie on a GPU, but refuse what would need their numbers."""
+    solvers = [make() for make in SOLVERS.values()]
+    if (kind, cost) == ("RestrictedHopfield", "SquaredError") and ACTIVATIONS[phi].pieces:
+        solvers.append(Exact())
+    with PRETENDED, torch.device("cuda"):
+        for solver in solvers:
+            step_on_cuda(kind, phi, cost, solver)
+
+
+def step_on_cuda(kind: str, phi: str, cost: str, solver: Solver) -> None:
+    model = network(kind, phi)
+    split = Split(torch.empty(20, 6), torch.zeros(20, dtype=torch.int64))
+    session = Session(
+        network=model,
+        cost=getattr(eqprop, cost)(),
+        solver=solver,
+        estimator=CenteredEquilibriumPropagation(0.5),
+        optimizer=torch.optim.Adam(model.parameters(), fused=True, capturable=True),
+        data=Data(split, None, split, 3, 10, (6,)),
+        generator=torch.Generator("cpu"),
+        seed=1,
+        epochs=1,
+    )
+    guard = DivergenceGuard()
+    guard.on_start(session)
+    with Refusing():
+        for session.step in (1, 2):
+            _, correct = PlainStep()(session, [guard], split.x[:10], split.y[:10], measure=False)
+    assert correct.device.type == "cuda"
+
+
+def network(kind: str = "ConditionalGaussian", phi: str = "tanh") -> Network:
+    cost = eqprop.SquaredError()
+    model: Network = getattr(eqprop, kind)([6, 5, 3], cost, 10, ["identity", phi, phi])
+    return model
+
+
+class TestTheOption:
+    @pytest.mark.parametrize(
+        ("overrides", "needs"),
+        [
+            (["device=cpu"], "only a GPU has it"),
+            (["device=auto"], "only a GPU has it"),
+            (["device=cuda", "dynamics.tol=1e-3"], r"dynamics\.tol=0\.001"),
+            (["device=cuda", "dynamics=anderson"], "dynamics=anderson"),
+            (["device=cuda", "optimizer=adagrad"], "optimizer=adagrad"),
+        ],
+        ids=str,
+    )
+    def test_true_where_it_cannot_be(
+        self, overrides: list[str], needs: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hardware, "gpu_count", lambda: int("device=cuda" in overrides))
+        cfg = compose([*overrides, "device.cuda_graph=true"])
+        with pytest.raises(ConfigError, match=f"^device.cuda_graph=true: .*{needs}"):
+            validate_composed(cfg)
+        config = validate_composed(compose(overrides))
+        assert not captures(config, torch.device("cuda")), "auto is silently plain"
+
+    def test_where_it_can_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hardware, "gpu_count", lambda: 1)
+        for wanted, expected in {"auto": True, "true": True, "false": False}.items():
+            config = validate_composed(compose(["device=cuda", f"device.cuda_graph={wanted}"]))
+            assert captures(config, torch.device("cuda")) is expected
+            assert not captures(config, torch.device("cpu"))
+
+    def test_another_value(self) -> None:
+        line = r"device.cuda_graph='maybe': must be"
+        with pytest.raises(ConfigError, match=line):
+            validate_composed(compose(["device.cuda_graph=maybe"]))
+
+    @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+    def test_the_optimizer_counts_on_the_device(self, optimizer: str) -> None:
+        node = compose([f"optimizer={optimizer}"]).optimizer
+        made = build_optimizer(node, network(), captured=True)
+        assert made.defaults.get("capturable", True)
+
+    def test_an_optimizer_that_cannot(self) -> None:
+        node = compose(["optimizer=adagrad"]).optimizer
+        with pytest.raises(ConfigError, match="takes no capturable=True"):
+            build_optimizer(node, network(), captured=True)
