@@ -37,10 +37,10 @@ def recorded(run: Path, step: int) -> dict[str, Any]:
 
 
 def check(run: Path, checkpoint: str, data: str | None) -> int:
-    from eqprop.cli.rebuild import session_of_run
+    from eqprop.cli.build import session_of_run
     from eqprop.run.resume import newest_valid
     from eqprop.training import load, snapshot
-    from eqprop.training.evaluation import evaluate
+    from eqprop.training.session import evaluate
 
     found = load.find(run, checkpoint)
     for broken in newest_valid(run)[1] if checkpoint == "last" else ():

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eqprop.report.figure import pyplot, save
-from eqprop.report.points import differing
+from eqprop.report.runs import differing
 from eqprop.run.errors import UserError
 from eqprop.run.reading import Run, read_run
 from eqprop.run.streams import exit_cleanly

@@ -16,9 +16,8 @@ from pathlib import Path
 from textwrap import fill
 
 from eqprop.report.figure import INK, pyplot, save
-from eqprop.report.finding import find_runs
 from eqprop.report.page import render
-from eqprop.report.points import own_overrides
+from eqprop.report.runs import find_runs, own_overrides
 from eqprop.run.errors import UserError
 from eqprop.run.files import write_atomically
 from eqprop.run.reading import Run
@@ -77,9 +76,9 @@ def draw_failures(runs: Sequence[Run], page: Path) -> None:
 
 def main() -> None:
     args = arguments()
-    runs, problems = find_runs(args.folder)
+    runs = find_runs(args.folder)
     page = page_of(args.folder, args.output)
-    made = render(args.folder, runs, problems, page)
+    made = render(args.folder, runs, page)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(page, made)

@@ -46,10 +46,10 @@ COMMON = (
 def sabotage(kind: str, count: int) -> None:
     """Patch this process so that it kills itself at the ``count``-th event of this kind."""
     from eqprop.run import files
-    from eqprop.tracking.jsonl import JsonlTracker
+    from eqprop.tracking.local import LocalFiles
 
     left = count
-    replace, fsync, log = os.replace, os.fsync, JsonlTracker.log
+    replace, fsync, log = os.replace, os.fsync, LocalFiles.log
 
     def due() -> bool:
         nonlocal left
@@ -76,8 +76,8 @@ def sabotage(kind: str, count: int) -> None:
 
     def killing_log(self: Any, row: Any) -> None:
         if due():
-            self._file.write(json.dumps(row)[:40])
-            self._file.flush()
+            self._rows.write(json.dumps(row)[:40])
+            self._rows.flush()
             die()
         log(self, row)
 
@@ -86,7 +86,7 @@ def sabotage(kind: str, count: int) -> None:
         "after rename": (os, "replace", killing_replace),
         "fsync": (os, "fsync", lambda descriptor: die() if due() else fsync(descriptor)),
         "write": (files, "open", KillingFile),
-        "append": (JsonlTracker, "log", killing_log),
+        "append": (LocalFiles, "log", killing_log),
     }
     setattr(*patches[kind])
 

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import logging
-import os
-import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.cli.console import ConsoleProgress, ConsoleTracker
-from eqprop.config.rules import graph_obstacle
+from eqprop.cli.console import ConsoleTracker
+from eqprop.cli.device import build_step, captures, prepare_device, rounding
 from eqprop.config.schema import Config
 from eqprop.config.targets import locate
+from eqprop.config.validation import validate
 from eqprop.data import Data
 from eqprop.network import CEnergy, EnergyBasedModel, Network
 from eqprop.network.closed_form import ClosedForms, replaced
 from eqprop.relaxation import Solver, compiled
 from eqprop.run import environment
+from eqprop.run.checkpoint import Checkpoint
 from eqprop.run.errors import ConfigError, UserError
-from eqprop.run.hardware import processors
-from eqprop.run.redact import redact, redact_all
+from eqprop.run.redact import redact_all
 from eqprop.run.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.run.signals import Stop
 from eqprop.run.text import one_line
-from eqprop.tracking import JsonlTracker, LocalFiles, RunInfo, Trackers
+from eqprop.tracking import LocalFiles, RunInfo, Trackers
 from eqprop.training.callback import Callback
 from eqprop.training.checkpoints import Checkpoints
 from eqprop.training.diagnostics import Diagnostics
 from eqprop.training.divergence_guard import DivergenceGuard
-from eqprop.training.load import DTYPES, network_of
+from eqprop.training.load import DTYPES, network_of, refuse_foreign
 from eqprop.training.loop import Training
 from eqprop.training.optimizer import build_optimizer
 from eqprop.training.profiler import Profiler
+from eqprop.training.scheduler import build_schedule
 from eqprop.training.session import Session
 from eqprop.training.snapshot import restore
-from eqprop.training.step import CapturedStep, CudaGraphs, PlainStep, Step
+from eqprop.training.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -52,28 +51,36 @@ log = logging.getLogger(__name__)
 def build_session(cfg: DictConfig, config: Config) -> Session:
     """The data, network, solver, estimator and optimizer, on the device, from one seed."""
     device = prepare_device(config)
-    seed_everything(config.seed)
     dtype = DTYPES[config.device.dtype]
     data: Data = made(cfg.dataset, root=config.paths.data).load(device, dtype)
     cost: CEnergy = made(cfg.cost, beta=1.0)
     network = build_network(cfg, data, cost).to(device=device, dtype=dtype)
+    data = data.shaped(network.shapes[0])
     estimator = made(cfg.estimator)
+    if config.device.channels_last:
+        network.use_channels_last()
     solver = build_solver(cfg, config, network, len(data.train))
+    checked(lambda: estimator.check(network))
     say_what_is_generic(network, [network.local, cost, solver, *network.phi, *network.W])
     if config.trainer.limit_batches is not None:
         data = data.first(config.trainer.limit_batches, config.trainer.eval_batch_size)
-    return Session(
+    captured = captures(config, device)
+    session = Session(
         network=network,
         cost=cost,
         solver=solver,
         estimator=estimator,
-        optimizer=build_optimizer(cfg.optimizer, network, captures(config, device)),
+        optimizer=build_optimizer(cfg.optimizer, network, captured),
         data=data,
         generator=torch.Generator(device).manual_seed(config.seed),
         seed=config.seed,
         epochs=config.trainer.epochs,
         eval_batch_size=config.trainer.eval_batch_size,
+        clip_norm=cfg.optimizer.get("clip_norm"),
     )
+    length = session.epochs, session.steps_an_epoch
+    session.schedule = build_schedule(cfg.get("scheduler"), session.optimizer, *length, captured)
+    return session
 
 
 def build_training(
@@ -84,32 +91,39 @@ def build_training(
     guard = DivergenceGuard()
     diagnostics = Diagnostics(trackers.show, trainer.curves_every, checkpoints)
     console = next(t for t in trackers.active if isinstance(t, ConsoleTracker))
-    rows = next(t for t in trackers.active if isinstance(t, JsonlTracker))
-    meta = {
-        "run_id": run.id,
-        "config": run.config,
-        "versions": environment.versions(),
-        **rounding(session),
-    }
+    rows = next(t for t in trackers.active if isinstance(t, LocalFiles))
+    meta = {"run_id": run.id, "config": run.config, "versions": environment.versions()}
+    meta |= rounding(session)
     how = config.checkpoint
     keeping = (how.every, how.every_steps, how.keep, how.share)
-    callbacks: list[Callback] = [
-        guard,
-        ConsoleProgress(console),
-        diagnostics,
-        Checkpoints(checkpoints, meta, stop, rows.sync, guard, *keeping),
-    ]
+    saving = Checkpoints(checkpoints, meta, stop, rows.sync, guard, *keeping)
+    callbacks: list[Callback] = [guard, console, diagnostics, saving]
+    if trainer.summary:
+        callbacks.insert(0, Summary())
     if trainer.profile is not None:
         callbacks.insert(0, Profiler(trainer.profile, run.folder))
     return Training(
         session,
         callbacks,
         record=trackers.log,
-        look=diagnostics.see,
         take_step=build_step(config, session.device),
         log_every=trainer.log_every,
         eval_every=trainer.eval_every,
     )
+
+
+def session_of_run(found: Checkpoint, changes: Mapping[str, Any]) -> Session:
+    """The session of an earlier run, untrained, with ``changes`` of settings by dotted keys.
+
+    CheckpointError, if the checkpoint names code that is no part of a training.
+    """
+    refuse_foreign(found)
+    cfg = OmegaConf.create(found.meta["config"])
+    here = {"device.type": "auto", "device.index": 0, "device.cuda_graph": "auto"}
+    for key, value in {**here, "tracking.trackers": {}, **changes}.items():
+        OmegaConf.update(cfg, key, value, merge=False)
+    plain: Any = OmegaConf.to_container(cfg)
+    return build_session(cfg, validate(plain))
 
 
 def made(node: DictConfig, **more: Any) -> Any:
@@ -128,8 +142,14 @@ def made(node: DictConfig, **more: Any) -> Any:
 def build_network(cfg: DictConfig, data: Data, cost: CEnergy) -> Network:
     """The energy of ``cfg.model`` on layers between the data's input and its classes."""
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    ends = data.sample_shape, data.n_classes
+    return checked(lambda: network_of(model, *ends, cost, data.batch_size))
+
+
+def checked(look: Callable[[], Any]) -> Any:
+    """Return what ``look`` does; what it finds wrong is a mistake in the configuration."""
     try:
-        return network_of(model, (data.input_size,), data.n_classes, cost, data.batch_size)
+        return look()
     except ValueError as error:
         raise ConfigError(one_line(error)) from error
 
@@ -138,10 +158,7 @@ def build_solver(cfg: DictConfig, config: Config, network: Network, n_samples: i
     """The solver of ``cfg.dynamics``, which a network may refuse, with its compiled loops."""
     chooses = "network" in signature(locate(cfg.dynamics._target_)).parameters
     solver: Solver = made(cfg.dynamics, **({"network": network} if chooses else {}))
-    try:
-        solver.check(network)
-    except ValueError as error:
-        raise ConfigError(one_line(error)) from error
+    checked(lambda: solver.check(network))
     wanted = config.device.compile
     steps = solver.n_nudged + (0 if solver.feeds_forward(network) else solver.n_relax)
     worth_it = compiled.fits(network) and compiled.pays(network, steps, n_samples)
@@ -150,11 +167,8 @@ def build_solver(cfg: DictConfig, config: Config, network: Network, n_samples: i
     if wanted is True and network.by_autograd:
         network.compile_energy()
     elif wanted is True and not solver.compiled:
-        log.warning(
-            "device.compile=true changes nothing here: there are loops for one hidden layer of "
-            "sigmoid or tanh, with dynamics euler (not adaptive) or newton, dynamics.tol=0, in "
-            "float32 on the CPU"
-        )
+        loops = "one hidden layer of sigmoid or tanh, dynamics euler (not adaptive) or newton"
+        log.warning("device.compile=true changes nothing here: only %s with tol=0 on CPU", loops)
     return solver
 
 
@@ -162,66 +176,11 @@ def say_what_is_generic(network: Network, parts: list[Any]) -> None:
     """Log which closed forms a class does without because it overrides what they belong to."""
     terms = getattr(network, "terms_of", EnergyBasedModel.terms_of)
     if terms is not EnergyBasedModel.terms_of and not network.layerwise:
-        name = type(network).__name__
-        log.info(
-            "%s: trained by what it overrides, without the closed forms of %s", name, terms.__name__
-        )
+        own = "trained by what it overrides, without the closed forms of"
+        log.info("%s: %s %s", type(network).__name__, own, terms.__name__)
     for part in parts:
-        lost = replaced(part) if isinstance(part, ClosedForms) else []
-        if lost:
-            names = ", ".join(lost)
-            log.info("%s: the generic form of %s is used", type(part).__name__, names)
-
-
-def prepare_device(config: Config) -> torch.device:
-    """The device asked for, with its threads and determinism set.
-
-    Raises:
-        ConfigError: if CUDA was asked for and torch cannot use it.
-    """
-    wanted = config.device
-    usable = torch.cuda.is_available() if wanted.type != "cpu" else False
-    if wanted.type == "cuda" and not usable:
-        raise ConfigError("device.type='cuda': torch finds no usable GPU; choose device=cpu")
-    torch.set_num_threads(wanted.threads or default_threads())
-    torch.set_float32_matmul_precision(wanted.matmul)
-    if wanted.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(wanted.deterministic)  # loads the compiler: seconds
-    return torch.device("cuda", wanted.index) if usable else torch.device("cpu")
-
-
-def default_threads() -> int:
-    """As many as this process may use processors, or as OpenMP is told."""
-    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
-        return int(os.environ["OMP_NUM_THREADS"]) or 1
-    return processors()
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and Python: an energy of somebody else's may use any of them."""
-    torch.manual_seed(seed)
-    np.random.seed(np.random.SeedSequence(seed).generate_state(4))
-    random.seed(seed)
-
-
-def captures(config: Config, device: torch.device) -> bool:
-    """Whether the training step is to be captured as a CUDA graph.
-
-    What is not our own may do what cannot be captured, so that is only tried where asked for.
-    """
-    wanted = config.device.cuda_graph
-    if wanted is False or device.type != "cuda":
-        return False
-    parts = (config.model, config.cost, config.dynamics, config.estimator, config.optimizer)
-    ours = all(part.target.startswith(("eqprop.", "torch.optim.")) for part in parts)
-    return wanted is True or (ours and graph_obstacle(config) is None)
-
-
-def build_step(config: Config, device: torch.device) -> Step:
-    """The captured step, where it can be; one that was asked for must succeed."""
-    if not captures(config, device):
-        return PlainStep()
-    return CapturedStep(CudaGraphs(device), strict=config.device.cuda_graph is True)
+        if isinstance(part, ClosedForms) and (lost := ", ".join(replaced(part))):
+            log.info("%s: the generic form of %s is used", type(part).__name__, lost)
 
 
 def build_trackers(config: Config, cfg: DictConfig, session: Session) -> Trackers:
@@ -229,7 +188,7 @@ def build_trackers(config: Config, cfg: DictConfig, session: Session) -> Tracker
     trainer = config.trainer
     console = ConsoleTracker(trainer.epochs, len(session.data.train), trainer.progress)
     configured = [made(node) for node in cfg.tracking.trackers.values()]
-    return Trackers([JsonlTracker(), LocalFiles(), console, *configured])
+    return Trackers([LocalFiles(), console, *configured])
 
 
 @contextmanager
@@ -245,18 +204,6 @@ def recording(trackers: Trackers, run: RunInfo, session: Session) -> Iterator[No
     trackers.finish(session.summary(), "done")
 
 
-def rounding(session: Session) -> dict[str, Any]:
-    """What decides a run's last digits and may be other when it is resumed."""
-    device = session.device
-    on_gpu = device.type == "cuda"
-    return {
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else environment.hardware()["cpu"],
-        "matmul": torch.get_float32_matmul_precision(),
-        "compiled": session.solver.compiled or session.network.compiled,
-    }
-
-
 def go_on(session: Session, earlier: Earlier) -> None:
     """Put the training where its newest checkpoint was written, and the metrics with it."""
     start = take(earlier)
@@ -268,27 +215,23 @@ def go_on(session: Session, earlier: Earlier) -> None:
 
 
 def run_info(
-    config: Config,
-    cfg: DictConfig,
-    folder: Path,
-    group: str | None,
-    earlier: Earlier | None = None,
+    cfg: DictConfig, folder: Path, group: str | None = None, earlier: Earlier | None = None
 ) -> RunInfo:
     """What trackers may show of the run in ``folder``, under its earlier id if it had one."""
     plain: Any = redact_all(OmegaConf.to_container(cfg, resolve=True))
     known = earlier.meta if earlier is not None and earlier.meta is not None else {}
-    shared = config.tracking
+    shared = plain["tracking"]
     name = re.sub(r"^\d\d-\d\d-\d\d-", "", folder.name)  # W&B puts the time before it
     return RunInfo(
         id=str(known.get("run_id", name)),
         name=name,
-        project=redact(shared.project),
+        project=shared["project"],
         folder=folder,
-        outputs=Path(config.paths.outputs),
-        entity=redact_all(shared.entity),
-        group=redact_all(shared.group or group),
-        tags=tuple(redact_all(shared.tags)),
-        notes=redact_all(shared.notes),
+        outputs=Path(cfg.paths.outputs),
+        entity=shared["entity"],
+        group=shared["group"] or redact_all(group),
+        tags=tuple(shared["tags"]),
+        notes=shared["notes"],
         config=plain,
         resumed=earlier is not None,
         epoch=int(known.get("epoch", 1)),

@@ -1,40 +1,48 @@
-"""The command line before Hydra gets it: checked, with what ``resume=`` or ``rerun=`` recorded."""
+"""The command line before Hydra gets it, with what ``resume=`` recorded; how a failure is told."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop.config.compose import check
 from eqprop.config.hydra_internals import get_args_parser
 from eqprop.config.validation import resolved
-from eqprop.run.errors import ConfigError
-from eqprop.run.lock import read_status
+from eqprop.run.errors import TRACEBACK, ConfigError, UserError
+from eqprop.run.folder import read_status
+from eqprop.run.redact import redact
 from eqprop.run.resume import is_file_name, read_yaml, refuse_other_defaults
-from eqprop.run.text import key_of, quoted, show
+from eqprop.run.text import key_of, one_line, quoted, show
 
+log = logging.getLogger(__name__)
 _OWN = ("resume", "rerun")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def prepared(argv: Sequence[str]) -> list[str]:
     """The arguments as Hydra shall get them, checked: it would only fail later, and in many lines.
 
-    Raises:
-        ConfigError: one line on the first mistake.
-        SystemExit: from argparse, on an unknown flag (2) and on ``--version`` (0).
+    ConfigError on the first mistake; argparse exits on an unknown flag (2) and ``--version`` (0).
     """
     arguments = with_recorded(argv)
     cfg = check(arguments)
     if cfg is None:  # there will be no run in this process
         return arguments
     _refuse_other_rerun(cfg)
-    _warn_of_new_folder(cfg)
+    if cfg.resume == "auto" and "${now:" in str(OmegaConf.to_container(cfg.hydra.run)):
+        what = "hydra.run.dir is a new folder for every command; give hydra.run.dir=DIR"
+        print(f"warning: resume=auto: {what}, the same every time", file=sys.stderr)
     if cfg.hydra.output_subdir is None:  # as conf/config.yaml has it
         return arguments
     flags, words = _split(arguments)
@@ -43,19 +51,11 @@ def prepared(argv: Sequence[str]) -> list[str]:
 
 
 def with_recorded(argv: Sequence[str]) -> list[str]:
-    """The arguments with those of the run that ``resume=`` or ``rerun=`` names put before them.
-
-    Raises:
-        ConfigError: if there is no such run, or if they contradict the rest of the command.
-    """
+    """The arguments after those of the run that they name; ConfigError if the two contradict."""
     given_flags, words = _split(argv)
-    asked = {
-        key: value
-        for word in words
-        if (key := key_of(word)) in _OWN
-        if (value := _value(word)) not in ("", "null") and (key, value) != ("resume", "auto")
-    }
-    if not asked:
+    asked = {key_of(word): _value(word) for word in words if key_of(word) in _OWN}
+    asked = {key: value for key, value in asked.items() if value not in ("", "null")}
+    if asked in ({}, {"resume": "auto"}):
         return list(argv)
     if len(asked) > 1:
         raise ConfigError("resume and rerun cannot go together; choose one")
@@ -65,19 +65,14 @@ def with_recorded(argv: Sequence[str]) -> list[str]:
         raise ConfigError(f"{key}={value}: goes with one run, not with a multirun")
     flags, recorded = recorded_command(folder)
     if key == "resume":
-        if any(key_of(word) == "hydra.run.dir" for word in words):
-            how = "the run stays in its folder; leave hydra.run.dir out"
-            raise ConfigError(f"resume={value}: {how}")
+        if "hydra.run.dir" in map(key_of, words):
+            raise ConfigError(f"resume={value}: a run stays in its folder; leave hydra.run.dir out")
         words.append(f"hydra.run.dir={quoted(str(folder))}")
     return [*flags, *given_flags, *merge(recorded, words)]
 
 
 def run_folder(key: str, value: str) -> Path:
-    """The folder of the run that ``resume=value`` names, by itself or by a checkpoint in it.
-
-    Raises:
-        ConfigError: if there is no run.
-    """
+    """The folder that ``resume=value`` names, by itself or by a checkpoint; ConfigError: no run."""
     path = Path(value)
     if is_file_name(value) and key == "resume":
         path = path.parent.parent
@@ -97,31 +92,23 @@ def recorded_command(folder: Path) -> tuple[list[str], list[str]]:
     words = [str(word) for word in overrides if key_of(str(word)) not in _OWN]
     if hydra is None:
         return [], words
-    try:
-        settings: Any = hydra["hydra"]
-        own = [str(word) for word in settings["overrides"]["hydra"]]
-        name, sources = settings["job"]["config_name"], settings["runtime"]["config_sources"]
-        flags = [f"--config-name={name}"] if name not in (None, "config") else []
-        given = [(source["path"], source["schema"], source["provider"]) for source in sources]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{record / 'hydra.yaml'} is no record of a command") from error
-    flags += [f"--config-dir={path}" for path, *by in given if by == ["file", "command-line"]]
+    settings = hydra["hydra"]
+    name, sources = settings["job"]["config_name"], settings["runtime"]["config_sources"]
+    flags = [f"--config-name={name}"] if name not in (None, "config") else []
+    flags += [f"--config-dir={s['path']}" for s in sources if s["provider"] == "command-line"]
+    own = settings["overrides"]["hydra"]
     return flags, [*words, *(word for word in own if key_of(word) == "hydra.searchpath")]
 
 
 def merge(recorded: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Overrides of which none is given twice: new ones replace the recorded ones of their key.
+    """The overrides, of which new ones replace recorded ones of their key.
 
     A new choice of a group's option drops what was recorded of the old option's keys.
     """
     keys = [key_of(word) for word in new]
-    groups = [f"{key}." if key != "tracking" else "tracking.trackers." for key in keys]
-
-    def stays(word: str) -> bool:
-        key = key_of(word)
-        return key not in keys and not any(key.startswith(group) for group in groups)
-
-    return [*filter(stays, recorded), *new]
+    groups = tuple(f"{key}." if key != "tracking" else "tracking.trackers." for key in keys)
+    kept = [w for w in recorded if key_of(w) not in keys and not key_of(w).startswith(groups)]
+    return [*kept, *new]
 
 
 def how_to_go_on(folder: Path) -> str:
@@ -131,6 +118,51 @@ def how_to_go_on(folder: Path) -> str:
     with suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
     return shlex.join([*start, f"resume={quoted(str(folder))}"])
+
+
+def describe(error: BaseException) -> str:
+    """One line for any error; one that nobody foresaw says what it is and how to see more."""
+    if isinstance(error, UserError):
+        return one_line(error, 1000)
+    text = redact(one_line(error, 300))
+    no_room = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_room or "can't allocate memory" in text:
+        sizes = "dataset.batch_size, trainer.eval_batch_size, model.hidden or dataset.limit"
+        return f"out of memory ({text}); lower {sizes}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"cannot write ({text}); free the disk or change paths.outputs"
+    return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+@contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Log what ends a job in one line, and end a single run with its exit status.
+
+    The jobs of a multirun raise on, so that Hydra knows that they failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError):
+            with suppress(OSError):
+                (folder / "traceback.txt").write_text(redact(traceback.format_exc()))
+        log.error(describe(error))
+        error.reported = True  # type: ignore[attr-defined]
+        if TRACEBACK in os.environ or HydraConfig.get().mode is not RunMode.RUN:
+            raise
+        raise SystemExit(getattr(error, "exit_code", 1)) from error
+    except KeyboardInterrupt as error:
+        log.error("%s; go on with: %s", str(error) or "interrupted", how_to_go_on(folder))
+        raise
+
+
+def before_the_run(error: Exception) -> Exception:
+    """The error as a person's own where Hydra could not make or write a run's folder."""
+    if not isinstance(error, OSError):
+        return error
+    what = f"cannot write the run's folder {error.filename or ''}: {error.strerror or error}"
+    how = "set hydra.run.dir or paths.outputs to a folder that can be written"
+    return ConfigError(f"{what}; {how}")
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -155,16 +187,3 @@ def _refuse_other_rerun(cfg: DictConfig) -> None:
     recorded = check([*flags, *words])
     if recorded is not None:
         refuse_other_defaults(folder, resolved(recorded))
-
-
-def _warn_of_new_folder(cfg: DictConfig) -> None:
-    """Say that ``resume=auto`` has nothing to go on with where each command has its own folder."""
-    if cfg.resume != "auto":
-        return
-    run: Any = OmegaConf.to_container(cfg.hydra.run, resolve=False)
-    if "${now:" in str(run["dir"]):
-        print(
-            "warning: resume=auto: hydra.run.dir is a new folder for every command, so this is a "
-            "new run; give hydra.run.dir=DIR, the same every time",
-            file=sys.stderr,
-        )

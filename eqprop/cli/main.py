@@ -14,13 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop.cli.command import prepared
-from eqprop.cli.failures import before_the_run, describe, reported
-from eqprop.config.compose import conf_dir
+from eqprop.cli.command import before_the_run, describe, prepared, reported
+from eqprop.config.compose import conf_dir, drop_left_over_keys
 from eqprop.config.hydra_internals import to_yaml
 from eqprop.config.slug import register_resolvers
 from eqprop.config.validation import resolved, validate_composed
-from eqprop.run.errors import TRACEBACK, UserError
+from eqprop.run.errors import TRACEBACK
 from eqprop.run.files import remove_leftovers, write_atomically
 from eqprop.run.folder import RunFolder
 from eqprop.run.hardware import calm_idle_threads
@@ -37,6 +36,8 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run: compose, train, record. Returns the objective, the best accuracy."""
+    for line in drop_left_over_keys(cfg, HydraConfig.get().overrides.task):
+        log.info(line)
     config = validate_composed(cfg)
     path, group = folder_and_group()
     with listening() as stop, reported(path):
@@ -50,7 +51,8 @@ def main(cfg: DictConfig) -> float:
             from eqprop.cli.console import show_result
 
             session = build.build_session(cfg, config)
-            run = build.run_info(config, cfg, path, group, earlier)
+            folder.record_gpus()
+            run = build.run_info(cfg, path, group, earlier)
             trackers = build.build_trackers(config, cfg, session)
             training = build.build_training(config, session, trackers, run, stop)
             if earlier is not None:
@@ -63,21 +65,16 @@ def main(cfg: DictConfig) -> float:
 
 
 def save_configuration(cfg: DictConfig, folder: Path) -> None:
-    """Write ``.hydra``: what the run really uses, where Hydra leaves interpolations as they are.
-
-    No secret gets into it, and Hydra itself writes none: ``hydra.output_subdir`` is null.
-    """
+    """Write ``.hydra`` without secrets: what the run really uses; Hydra itself writes none."""
     settings: Any = OmegaConf.to_container(HydraConfig.instance().cfg, enum_to_str=True)
-    contents: dict[str, Any] = {
-        "config.yaml": resolved(cfg),
-        "hydra.yaml": settings,
-        "overrides.yaml": settings["hydra"]["overrides"]["task"],
-    }
+    overrides = settings["hydra"]["overrides"]["task"]
+    contents = {"config": resolved(cfg), "hydra": settings, "overrides": overrides}
     (folder / ".hydra").mkdir(exist_ok=True)
     remove_leftovers(folder / ".hydra")
     for name, content in contents.items():
         # before it is quoted and folded, which would hide a secret
-        write_atomically(folder / ".hydra" / name, to_yaml(redact_all(content)).encode())
+        text = to_yaml(redact_all(content))
+        write_atomically(folder / ".hydra" / f"{name}.yaml", text.encode())
 
 
 def folder_and_group() -> tuple[Path, str | None]:
@@ -89,10 +86,7 @@ def folder_and_group() -> tuple[Path, str | None]:
 
 
 def run() -> None:
-    """The command ``eqprop-train``.
-
-    Exits 0 done, 1 failed, 2 wrong command, 130 or 143 interrupted, 75 to be queued again.
-    """
+    """Exit 0 done, 1 failed, 2 wrong command, 130 or 143 interrupted, 75 to be queued again."""
     prepare_streams()
     calm_idle_threads()
     sys.path.insert(0, os.getcwd())  # an energy of one's own lies beside the command
@@ -109,7 +103,7 @@ def run() -> None:
     except Exception as error:
         if TRACEBACK in os.environ:
             raise
-        error = before_the_run(error)
         if not hasattr(error, "reported"):
+            error = before_the_run(error)
             print(f"error: {describe(error)}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, UserError) else 1)
+        sys.exit(getattr(error, "exit_code", 1))

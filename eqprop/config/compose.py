@@ -1,6 +1,5 @@
 """Composing the configuration in advance, so that a mistake is one line before anything begins.
 
-`check` does what Hydra's main is about to do with the same command line, without running anything:
 Hydra's own messages are several lines, point at "use +key", and come as tracebacks here and there.
 """
 
@@ -8,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,27 +19,23 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from eqprop.config import translate
 from eqprop.config.hydra_internals import config_loader, get_args_parser
+from eqprop.config.signature import component_type
 from eqprop.config.slug import register_resolvers
+from eqprop.config.targets import locate
 from eqprop.config.validation import resolved, validate_composed
 from eqprop.run.errors import ConfigError
-from eqprop.run.lock import refuse_used
-from eqprop.run.text import show
+from eqprop.run.folder import refuse_used
+from eqprop.run.text import key_of, show
 
-__all__ = ["Composer", "check", "compose", "conf_dir", "register_resolvers", "validate_composed"]
+CHANGEABLE = {"cost", "optimizer", "scheduler", "dataset", "dynamics", "estimator"}
+"""Groups whose option may be chosen after something else has set keys of another."""
 
 
 def check(argv: Sequence[str]) -> DictConfig | None:
     """Compose and validate what the command line asks for: one run, or a multirun without its jobs.
 
-    Where it asks for help or for the configuration to be shown, it is composed only. Returns the
-    configuration of a single run, Hydra's own part included, else None.
-
-    Args:
-        argv: the arguments without the program's name.
-
-    Raises:
-        ConfigError: one line on the first mistake.
-        SystemExit: from argparse, on an unknown flag (2) and on ``--version`` (0).
+    Returns the configuration of a single run, Hydra's own part included, else None. Raises
+    ConfigError, one line on the first mistake, and argparse's SystemExit.
     """
     args = get_args_parser().parse_args(list(argv))
     if args.shell_completion or args.hydra_help or args.experimental_rerun is not None:
@@ -53,7 +47,7 @@ def check(argv: Sequence[str]) -> DictConfig | None:
         if args.resolve and args.cfg is not None:
             with composer.as_job(cfg, None):
                 resolved(cfg, throw_on_missing=False)
-    elif _is_multirun(args, composer):
+    elif args.multirun:
         composer.load(args.overrides, RunMode.MULTIRUN)  # its sweeper checks the jobs
     else:
         cfg = composer.load(args.overrides)
@@ -64,15 +58,37 @@ def check(argv: Sequence[str]) -> DictConfig | None:
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
-    """Return the composed configuration, without Hydra's own part, for use from Python.
-
-    Raises:
-        ConfigError: one line on the first mistake.
-    """
+    """Return the composed configuration, without Hydra's own part, for use from Python."""
     cfg = Composer(config_name).load(overrides)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]
     return cfg
+
+
+def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Take out keys of a part's former option that the option typed instead does not have.
+
+    An experiment sets ``estimator.beta``; with ``estimator=backprop`` behind it, nothing has one.
+    A key that is typed itself stays, to be refused. Returns a line for each that went.
+    """
+    typed = {key_of(override) for override in overrides}
+    lines = []
+    for group in CHANGEABLE & cfg.keys() & {key.partition(".")[0] for key in typed}:
+        part = cfg[group]
+        if not typed & {group, f"{group}._target_"} or "_target_" not in part:
+            continue
+        try:
+            kind = component_type(group, locate(str(part._target_)))
+        except ConfigError:  # it is refused where it is validated
+            continue
+        known = {field.alias or name for name, field in kind.model_fields.items()}
+        takes_all = kind.model_config.get("extra") == "allow"
+        for key in [] if takes_all else sorted(part.keys() - known):
+            if f"{group}.{key}" not in typed:
+                with read_write(cfg), open_dict(cfg):
+                    value = show(part.pop(key))
+                lines.append(f"{group}.{key}={value}: left out, {part._target_} has no such key")
+    return lines
 
 
 def conf_dir() -> Path:
@@ -85,13 +101,8 @@ def conf_dir() -> Path:
 class Composer:
     """Composes configurations from our files, and from those that a command line adds.
 
-    Args:
-        name: the primary configuration's file name without ``.yaml``.
-        config_path: the folder that it lies in, absolute or ``pkg://…``; None is ours.
-        config_dir: a folder that is searched as well.
-
-    Raises:
-        ConfigError: if a folder is not there.
+    The primary one, ``name`` without ``.yaml``, lies in ``config_path``, absolute or ``pkg://…``
+    (None: ours); ``config_dir`` is searched as well. Raises ConfigError if that is not there.
     """
 
     def __init__(
@@ -99,10 +110,7 @@ class Composer:
     ) -> None:
         register_resolvers()
         path = config_path or str(conf_dir())
-        if not path.startswith("pkg://") and not os.path.isabs(path):
-            where = f"must be absolute, here {os.path.abspath(path)}"
-            raise ConfigError(f"--config-path={path}: {where}; --config-dir adds a folder instead")
-        folder = None if config_dir is None else Path(os.path.abspath(config_dir))
+        folder = Path(config_dir).absolute() if config_dir else None
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"--config-dir={config_dir}: there is no folder {folder}")
         self.name = name
@@ -110,17 +118,15 @@ class Composer:
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Parse overrides by Hydra's grammar."""
-        with self._in_one_line(overrides):
+        with translate.composition(self.loader, self.name, overrides):
             return OverridesParser.create(self.loader).parse_overrides(list(overrides))
 
-    def load(
-        self, overrides: Sequence[str], mode: RunMode = RunMode.RUN, any_sweep: bool = False
-    ) -> DictConfig:
-        """Compose, Hydra's own part included; `any_sweep` lets several values through in a RUN."""
-        with self._in_one_line(overrides):
-            return self.loader.load_configuration(
-                self.name, list(overrides), mode, validate_sweep_overrides=not any_sweep
-            )
+    def load(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+        """Compose, Hydra's own part included."""
+        with translate.composition(self.loader, self.name, overrides):
+            cfg = self.loader.load_configuration(self.name, list(overrides), mode)
+        drop_left_over_keys(cfg, overrides)
+        return cfg
 
     def validate(self, cfg: DictConfig, job: int | None = None, place: bool = True) -> None:
         """Validate with ``${hydra:…}`` resolvable, as in the run or in the multirun's job.
@@ -130,10 +136,7 @@ class Composer:
         with self.as_job(cfg, job):
             validate_composed(cfg)
             with translate.resolution(cfg):
-                subdir, folder = cfg.hydra.output_subdir, cfg.hydra.run.dir if place else None
-        if subdir not in (None, ".hydra"):
-            why = "must be .hydra or null: resume and rerun look there for the configuration"
-            raise ConfigError(f"hydra.output_subdir={show(subdir)}: {why}")
+                folder = cfg.hydra.run.dir if place else None
         if folder is not None and cfg.get("resume") is None:
             refuse_used(Path(folder))  # before Hydra opens its log there
 
@@ -152,38 +155,17 @@ class Composer:
         finally:
             holder.cfg = before
 
-    @contextmanager
-    def _in_one_line(self, overrides: Sequence[str]) -> Iterator[None]:
-        with translate.composition(self.loader, self.name, overrides), warnings.catch_warnings():
-            # Hydra only warns of a folder in the search path that is not there
-            message = r"provider=.*is not\s+available"
-            warnings.filterwarnings("error", message=message, category=UserWarning)
-            yield
-
 
 def _refuse_contradictions(args: argparse.Namespace) -> None:
-    modes = ("run", "multirun", "cfg", "info")
-    given = [f"--{mode}" for mode in modes if getattr(args, mode) not in (False, None)]
+    given = [f"--{mode}" for mode in ("run", "multirun", "cfg", "info") if getattr(args, mode)]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} cannot go together; choose one")
     if args.resolve and args.cfg is None and not args.help:
         raise ConfigError("--resolve goes with --cfg: add --cfg job")
 
 
-def _is_multirun(args: argparse.Namespace, composer: Composer) -> bool:
-    """Whether -m or `hydra.mode` makes it a multirun; several values without one are refused."""
-    overrides = composer.parse(args.overrides)
-    sweeps = [str(override.input_line) for override in overrides if override.is_sweep_override()]
-    if args.multirun or not (sweeps or any(o.key_or_group == "hydra.mode" for o in overrides)):
-        return bool(args.multirun)
-    cfg = composer.load(args.overrides, RunMode.MULTIRUN, any_sweep=True)
-    if sweeps and cfg.hydra.mode != RunMode.MULTIRUN:
-        raise ConfigError(translate.several(sweeps[0]))
-    return bool(cfg.hydra.mode == RunMode.MULTIRUN)
-
-
 def _refuse_lone_search(cfg: DictConfig) -> None:
-    option = cfg.hydra.runtime.choices.get("sweep", "grid")
-    if option != "grid" or cfg.sweep.sampler != "grid":
-        key, value = ("sweep", option) if option != "grid" else ("sweep.sampler", cfg.sweep.sampler)
-        raise ConfigError(f"{key}={value}: starts many runs; add -m, or leave it out for one")
+    choices = {"sweep": cfg.hydra.runtime.choices.get("sweep"), "sweep.sampler": cfg.sweep.sampler}
+    for key, value in choices.items():
+        if value not in ("grid", None):
+            raise ConfigError(f"{key}={value}: starts many runs; add -m, or leave it out for one")

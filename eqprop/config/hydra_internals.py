@@ -1,9 +1,7 @@
 """Everything that uses private parts of Hydra and OmegaConf; no other file does.
 
-Hydra's public ``compose`` takes no search path and no run mode from a command line, refuses several
-values for a key, and reads every file again for each of a sweep's jobs. What a command asks for can
-therefore be composed and checked before Hydra runs it only by Hydra's own loader, whose interface
-changes between releases: pyproject.toml keeps both packages below the next one.
+Hydra's public ``compose`` takes no search path and no run mode, and reads every file again for each
+of a sweep's jobs. The private parts change: pyproject.toml keeps below the next releases.
 """
 
 from __future__ import annotations
@@ -33,12 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def config_loader(folder: str, first: Path | None) -> ConfigLoaderImpl:
-    """Return the loader of configurations that Hydra's main would use.
-
-    Args:
-        folder: where the primary configuration lies: an absolute path or ``pkg://…``.
-        first: a folder that is searched before that.
-    """
+    """Return the loader that Hydra's main would use; it searches ``first``, then ``folder``."""
     if version.getbase() is None:
         version.setbase("1.3")
     setup_globals()
@@ -54,5 +47,5 @@ def config_loader(folder: str, first: Path | None) -> ConfigLoaderImpl:
 
 def to_yaml(content: Any) -> str:
     """Plain values as OmegaConf writes them: it reads more texts as numbers than YAML does."""
-    how: dict[str, Any] = {"default_flow_style": False, "sort_keys": False}
-    return str(yaml.dump(content, allow_unicode=True, Dumper=get_omega_conf_dumper(), **how))
+    how: Any = {"default_flow_style": False, "sort_keys": False, "allow_unicode": True}
+    return str(yaml.dump(content, Dumper=get_omega_conf_dumper(), **how))

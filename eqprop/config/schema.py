@@ -6,89 +6,94 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic import Field, PlainValidator, ValidationInfo
 
-from eqprop.config import explain
-from eqprop.config.explain import MistakesError
-from eqprop.config.fields import (
+from eqprop.config.explain import validated
+from eqprop.config.layers import edge_of, short_key, skip_of
+from eqprop.config.signature import (
+    RUNNER,
     Component,
     Count,
+    Model,
     OptionalCount,
-    OptionalRun,
     OptionalText,
-    Path,
     Strict,
+    component_type,
 )
-from eqprop.config.signature import RUNNER, Model, component_type
-from eqprop.config.sweep import Sweep
 from eqprop.config.targets import locate
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import show
 
 
-def read_component(
-    group: str, path: str, given: Any, keys: Collection[str] = frozenset()
-) -> Component:
+def read_component(group: str, path: str, given: Any, keys: Collection[str] = ()) -> Component:
     """Return a part of the configuration, typed by the constructor that its `_target_` names.
 
-    Args:
-        group: which runner-supplied arguments its constructor gets.
-        path: the dotted key where it stands.
-        given: its keys and values with `_target_`.
-        keys: every dotted key that exists, for the nearest name.
-
-    Raises:
-        MistakesError: a line for everything that is wrong with it.
+    ``group`` decides which arguments the runner supplies, ``path`` is the part's dotted key,
+    ``keys`` are all that exist. Raises ConfigError, one line on the first mistake.
     """
     if not isinstance(given, Mapping):
-        raise MistakesError([f"{path}={show(given)}: must be a mapping with _target_"])
+        raise ConfigError(f"{path}={show(given)}: must be a mapping with _target_")
     target, key = given.get("_target_"), f"{path}._target_"
     if not isinstance(target, str):
         what = f"{key}={show(target)}:" if "_target_" in given else f"missing key '{key}': it"
-        raise MistakesError([f"{what} must be the dotted path of a class or function"])
+        raise ConfigError(f"{what} must be the dotted path of a class or function")
     try:
         kind = component_type(group, locate(target))
     except ConfigError as error:
-        raise MistakesError([f"{key}={show(target)}: cannot be used: {error}"]) from error
-    if supplied := RUNNER.get(group, frozenset()) & given.keys():
+        raise ConfigError(f"{key}={show(target)}: cannot be used: {error}") from error
+    for name in sorted(RUNNER.get(group, set()) & given.keys()):
         how = "the runner sets it itself; leave it out"
-        raise MistakesError([f"{path}.{k}={show(given[k])}: {how}" for k in sorted(supplied)])
+        raise ConfigError(f"{path}.{name}={show(given[name])}: {how}")
     values = {str(key): value for key, value in given.items()}
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        lines = explain.lines(kind, path, values, error, lambda: keys)
-        raise MistakesError([line for _, line in lines]) from error
+    component = validated(kind, path, values, keys)
+    for key, part in values.items():  # Hydra makes what is inside it, too
+        if isinstance(part, Mapping) and "_target_" in part:
+            read_component(f"{group}.{key}", f"{path}.{key}", part, keys)
+    return component
 
 
 def _component(value: Any, info: ValidationInfo) -> Component:
     group = str(info.field_name)
-    return read_component(group, group, value, info.context or ())
+    part = read_component(group, group, value, info.context or ())
+    if isinstance(part, Model):
+        _check_layers(part)
+    return part
 
 
-def _model(value: Any, info: ValidationInfo) -> Component:
-    model = _component(value, info)
-    for i, layer in enumerate(model.hidden if isinstance(model, Model) else ()):
+def _check_layers(model: Model) -> None:
+    for i, layer in enumerate(model.hidden):
         if not isinstance(layer, int):
-            read_component("edge", f"model.hidden[{i}]", layer)
-    return model
+            _check_edge(f"model.hidden[{i}]", layer, edge_of(f"model.hidden[{i}]", layer))
+    for i, skip in enumerate(model.skips):
+        _check_edge(f"model.skips[{i}]", skip, skip_of(f"model.skips[{i}]", skip)[2])
+
+
+def _check_edge(path: str, given: Mapping[str, Any], edge: Mapping[str, Any]) -> None:
+    try:
+        read_component("edge", path, edge)
+    except ConfigError as error:
+        raise ConfigError(short_key(path, given, str(error))) from error
 
 
 def _trackers(value: Any, info: ValidationInfo) -> dict[str, Component]:
     path = "tracking.trackers"
     if not isinstance(value, Mapping):
         what = "a mapping name: {_target_: class, …}, or {} for none"
-        raise MistakesError([f"{path}={show(value)}: must be {what}"])
-    read: dict[str, Component] = {}
-    mistakes: list[str] = []
-    for name, part in value.items():
-        try:
-            read[str(name)] = read_component(path, f"{path}.{name}", part, info.context or ())
-        except MistakesError as error:
-            mistakes += error.args
-    if mistakes:
-        raise MistakesError(mistakes)
-    return read
+        raise ConfigError(f"{path}={show(value)}: must be {what}")
+    keys = info.context or ()
+    return {str(k): read_component(path, f"{path}.{k}", part, keys) for k, part in value.items()}
+
+
+Part = Annotated[Component, PlainValidator(_component)]
+OptionalRun = Annotated[
+    Annotated[str, MinLen(1)] | None, Field(description="a run's folder or null")
+]
+Path = Annotated[str, MinLen(1), Field(pattern=r"^[^\x00]*$", description="a path")]
+
+Project = Annotated[
+    Annotated[str, Field(pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$")],
+    Field(description=r"text of 1 to 128 characters without any of /\#?%:"),
+]
 
 
 class Device(Strict):
@@ -102,6 +107,7 @@ class Device(Strict):
     deterministic: bool
     compile: bool | Literal["auto"]
     cuda_graph: bool | Literal["auto"] = "auto"
+    channels_last: bool = True
 
 
 class Trainer(Strict):
@@ -113,6 +119,7 @@ class Trainer(Strict):
     eval_batch_size: Count
     curves_every: OptionalCount = None
     progress: bool | None
+    summary: bool = False
     limit_batches: OptionalCount = None
     profile: OptionalCount = None
 
@@ -129,13 +136,7 @@ class Checkpoint(Strict):
 class Tracking(Strict):
     """What every tracker is told, and which trackers there are."""
 
-    project: Annotated[
-        str,
-        Field(
-            pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$",
-            description=r"text of 1 to 128 characters without any of /\#?%:",
-        ),
-    ]
+    project: Project
     entity: OptionalText
     group: OptionalText
     tags: list[Annotated[str, MinLen(1), MaxLen(64)]]
@@ -150,6 +151,35 @@ class Paths(Strict):
     outputs: Path
 
 
+class Sweep(Strict):
+    """How a multirun chooses, repeats and ends its jobs."""
+
+    sampler: Literal["grid", "tpe", "random"] = "grid"
+    n_trials: OptionalCount = None
+    repeats: Count = 1
+    jobs: Count = 1
+    job_timeout: Annotated[float, Gt(0)] | None = None
+    pruner: Literal["median", "halving", "hyperband"] | None = None
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    max_failures: OptionalCount = None
+    retry: bool = False
+
+    @property
+    def searches(self) -> bool:
+        """Whether a sampler proposes the points, rather than the grid."""
+        return self.sampler != "grid"
+
+    def contradiction(self) -> str | None:
+        """One line on keys that do not go together, else None."""
+        if not self.searches and self.pruner is not None:
+            return f"sweep.pruner={self.pruner}: a grid completes every point; use sweep=tpe"
+        if self.searches and self.n_trials is None:
+            return f"sweep.n_trials=null: sweep.sampler={self.sampler} needs a whole number >= 1"
+        if self.searches and self.retry:
+            return "sweep.retry=true: for a grid; a search tries others, up to sweep.max_failures"
+        return None
+
+
 class Config(Strict):
     """The whole configuration of a run."""
 
@@ -157,13 +187,14 @@ class Config(Strict):
     name: OptionalText
     resume: OptionalRun
     rerun: OptionalRun
-    model: Annotated[Model, PlainValidator(_model)]
-    cost: Annotated[Component, PlainValidator(_component)]
-    optimizer: Annotated[Component, PlainValidator(_component)]
+    model: Annotated[Model, PlainValidator(_component)]
+    cost: Part
+    optimizer: Part
+    scheduler: Part | None = None
     device: Device
-    dataset: Annotated[Component, PlainValidator(_component)]
-    dynamics: Annotated[Component, PlainValidator(_component)]
-    estimator: Annotated[Component, PlainValidator(_component)]
+    dataset: Part
+    dynamics: Part
+    estimator: Part
     trainer: Trainer
     checkpoint: Checkpoint
     tracking: Tracking
@@ -173,6 +204,6 @@ class Config(Strict):
     @property
     def components(self) -> list[Component]:
         """The parts that a constructor is called for."""
-        parts = [getattr(self, name) for name in type(self).model_fields]
-        found = [part for part in parts if isinstance(part, Component)]
-        return [*found, *self.tracking.trackers.values()]
+        parts = [self.model, self.cost, self.optimizer, self.dataset, self.dynamics, self.estimator]
+        more = [] if self.scheduler is None else [self.scheduler]
+        return [*parts, *more, *self.tracking.trackers.values()]

@@ -3,8 +3,6 @@
 A key's type, range and description are written once, where the constructor takes it::
 
     def __init__(self, dt: Annotated[float, Gt(0), Doc("step size, in units of tau")] = 0.1)
-
-The same code reads the constructors of this package, of torch.optim and of anybody else.
 """
 
 from __future__ import annotations
@@ -13,20 +11,57 @@ import functools
 import inspect
 import operator
 import types
-from collections.abc import Mapping, Sequence
+from collections import abc
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic import Strict as PydanticStrict
 from typing_extensions import Doc
 
-from eqprop.config.fields import Component
+from eqprop.config.layers import activations
+from eqprop.config.targets import locate
+
+Count = Annotated[int, Ge(1)]
+OptionalCount = Count | None
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+OptionalText = Annotated[str | None, Field(description="text (a number in quotes) or null")]
+NotNegativeCount = Annotated[int, Ge(0)]
+OptionalPositive = Positive | None
+Text = Annotated[str, MinLen(1)]
+Texts = list[str]
+Mapping = dict[str, Any]
+
+
+class Strict(BaseModel):
+    """A part of the configuration with exactly its own keys and types; numbers are finite."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, frozen=True, defer_build=True
+    )
+
+
+class Component(Strict):
+    """A part whose `_target_` says which class (or function) makes it from the other keys."""
+
+    target: str = Field(alias="_target_")
+
+    @property
+    def constructor(self) -> Any:
+        """The class or function that `_target_` names."""
+        return locate(self.target)
+
+    def options(self) -> dict[str, Any]:
+        """Return the other keys that were given."""
+        return self.model_dump(exclude={"target"}, exclude_unset=True, by_alias=True)
+
 
 RUNNER: dict[str, frozenset[str]] = {
     "model": frozenset({"dimensions", "c_energy", "batch_size", "phi"}),
     "cost": frozenset({"beta"}),
     "optimizer": frozenset({"params"}),
+    "scheduler": frozenset({"optimizer", "last_epoch"}),
     "dataset": frozenset({"root"}),
     "dynamics": frozenset({"network"}),
     "edge": frozenset({"in_shape"}),
@@ -35,29 +70,32 @@ RUNNER: dict[str, frozenset[str]] = {
 """The arguments of each group's constructors that the runner itself supplies."""
 
 _Share = Annotated[float, Ge(0), Lt(1)]
-_OPTIMIZER: dict[str, Any] = {
-    "lr": Annotated[float, Gt(0), Doc("step size")],
-    "betas": Annotated[
-        tuple[_Share, _Share],
-        Doc("decay of the running mean of the gradient and of its square, a step"),
+_TORCH: dict[str, Any] = {
+    "lr": Annotated[
+        Positive | Annotated[list[Positive], MinLen(1)],
+        Doc("step size, of all layers or of each from the first"),
     ],
+    "betas": Annotated[tuple[_Share, _Share], Doc("decay of the means of gradient and square")],
     "eps": Annotated[float, Ge(0), Doc("added to the denominator")],
     "weight_decay": Annotated[float, Ge(0), Doc("strength of the L2 penalty")],
-    "lr_decay": Annotated[
-        float, Ge(0), Doc("the step size is divided by 1 + lr_decay * steps so far")
-    ],
-    "initial_accumulator_value": Annotated[
-        float, Ge(0), Doc("where the sum of squared gradients begins")
-    ],
+    "lr_decay": Annotated[float, Ge(0), Doc("lr is divided by 1 + lr_decay * steps so far")],
+    "initial_accumulator_value": Annotated[float, Ge(0), Doc("where the sum of squares begins")],
     "momentum": Annotated[float, Ge(0), Doc("share of the last step that is kept")],
     "dampening": Annotated[float, Doc("share of the gradient left out of the momentum")],
     "nesterov": Annotated[bool, Doc("look ahead; needs momentum > 0 and dampening 0")],
     "amsgrad": Annotated[bool, Doc("divide by the largest second moment so far")],
+    "eta_min": Annotated[float, Ge(0), Doc("the last rate")],
+    "gamma": Annotated[float, Gt(0), Doc("factor on the rate")],
+    "step_size": Annotated[int, Ge(1), Doc("scheduler steps between two changes")],
 }
 """Ranges and descriptions that torch.optim's own annotations leave out."""
 
+RUN_LENGTH = ("T_max", "total_steps")
+"""Keys of schedules that are the run's length where they are left open."""
+_RUN_LENGTH = Annotated[OptionalCount, Doc("scheduler steps (null: those of the whole run)")]
+
 _PLAIN = (int, float, bool, str, type(None))
-_CONTAINERS = (list, tuple, dict, Sequence, Mapping)
+_CONTAINERS = (list, tuple, dict, abc.Sequence, abc.Mapping)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -67,29 +105,70 @@ class Model(Component):
     hidden: Annotated[
         list[Annotated[int, Ge(1)] | dict[str, Any]],
         MinLen(1),
-        Doc("the hidden layers: units of a dense one, or _target_ and keys of an edge into one"),
+        Doc("the hidden layers: units of a dense one, {conv: channels, …}, or _target_ of an edge"),
     ]
+    skips: Annotated[
+        list[dict[str, Any]],
+        Doc("edges beside them: {from: 0, to: 2}, the identity, or with conv: or _target_"),
+    ] = []
     activation: str
+    output_activation: str | None = None
+    gain: Annotated[
+        Positive | list[Positive], Doc("factor on the first weights, for all or one a layer")
+    ] = 1.0
+    bias_init: Annotated[
+        Literal["uniform", "zeros"], Doc("how biases start: as torch's, or at 0")
+    ] = "uniform"
+
+    def activations(self) -> tuple[str, str]:
+        """The activation of the hidden layers, and of the output."""
+        return activations(self.model_dump(), self.constructor)
+
+
+class Optimizer(Component):
+    """An optimizer: the training step clips what it is given."""
+
+    clip_norm: Annotated[
+        OptionalPositive, Doc("the whole gradient is scaled down to this norm (null: never)")
+    ] = None
+
+
+class Scheduler(Component):
+    """A schedule of the learning rate, stepped by the training."""
+
+    every: Annotated[Literal["epoch", "step"], Doc("after what the schedule is stepped")] = "epoch"
+
+
+_BASES: dict[str, type[Component]] = {
+    "model": Model,
+    "optimizer": Optimizer,
+    "scheduler": Scheduler,
+}
 
 
 @functools.cache
 def component_type(group: str, constructor: Any) -> type[Component]:
     """The type of a component's keys in ``group``, from its constructor's signature."""
-    base = Model if group == "model" else Component
+    base = _BASES.get(group, Component)
     skipped = {*RUNNER.get(group, ()), *(base.model_fields.keys() - Component.model_fields.keys())}
     parameters, takes_more = _parameters(constructor)
-    fields: dict[str, Any] = {
-        _field_name(base, key): (parameter.annotation, _field(parameter))
-        for key, parameter in parameters.items()
-        if key not in skipped
-    }
+    fields: dict[str, Any] = {}
+    for key, p in parameters.items():
+        if group == "scheduler" and key in RUN_LENGTH:
+            p = p.replace(annotation=_RUN_LENGTH, default=None)
+        if key not in skipped:
+            default = ... if p.default is p.empty else p.default
+            fields[_field_name(base, key)] = p.annotation, Field(default, alias=key)
     if base is Model:
         from eqprop.network import ACTIVATIONS  # loads torch
 
-        doc = Doc("of every layer but the input")
-        fields["activation"] = (Annotated[Literal[tuple(ACTIVATIONS)], doc], ...)
-    more = {"extra": "allow"} if takes_more else {}
+        known: Any = Literal[tuple(ACTIVATIONS)]
+        doc = Doc("of every layer but the input (auto: what suits the energy and the layers)")
+        fields["activation"] = (Annotated[Literal["auto"] | known, doc], ...)
+        doc = Doc("of the output (null: as the others, or what suits)")
+        fields["output_activation"] = (Annotated[known | None, doc], None)
     name: str = getattr(constructor, "__name__", group)
+    more = {"extra": "allow"} if takes_more else {}
     return create_model(name, __base__=base, __cls_kwargs__=more, **fields)
 
 
@@ -99,24 +178,15 @@ def _field_name(base: type[Component], key: str) -> str:
     return f"key_{key}" if taken else key
 
 
-def _field(parameter: inspect.Parameter) -> Any:
-    if parameter.default is parameter.empty:
-        return Field(alias=parameter.name)
-    return Field(alias=parameter.name, default_factory=lambda: parameter.default)
-
-
 def _parameters(constructor: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """The named parameters, annotated for pydantic, and whether any other is accepted.
 
-    Where a class passes its ``**kwargs`` on, those of the next constructor in its line count too.
-    Whether it fills some of them in itself cannot be seen, so none of these is required.
+    Those of the next constructor in line count where ``**kwargs`` are passed on, none as required.
     """
-    functions, is_class = [constructor], inspect.isclass(constructor)
-    if is_class:
-        lineage = [vars(kind) for kind in constructor.__mro__[:-1]]
-        functions = [members["__init__"] for members in lineage if "__init__" in members]
-        if not functions:  # it is made without arguments
-            return {}, False
+    is_class = inspect.isclass(constructor)
+    lineage = [vars(kind) for kind in constructor.__mro__[:-1]] if is_class else []
+    functions = [members["__init__"] for members in lineage if "__init__" in members]
+    functions = functions if is_class else [constructor]
     found: dict[str, inspect.Parameter] = {}
     for function in functions:
         try:
@@ -131,15 +201,16 @@ def _parameters(constructor: Any) -> tuple[dict[str, inspect.Parameter], bool]:
                 found[parameter.name] = parameter.replace(annotation=annotation)
         if not parameters or parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
             return found, False
-    return found, True
+    return found, bool(functions)
 
 
 def _annotation(function: Any, parameter: inspect.Parameter) -> Any:
     hint, default = parameter.annotation, parameter.default
     if getattr(function, "__module__", "").startswith("torch.optim"):
         # Adafactor's eps is a pair of other things
-        usual = isinstance(default, tuple if parameter.name == "betas" else (int, float))
-        hint = _OPTIMIZER.get(parameter.name, hint) if usual else hint
+        kinds = tuple if parameter.name == "betas" else (int, float)
+        usual = default is parameter.empty or isinstance(default, kinds)
+        hint = _TORCH.get(parameter.name, hint) if usual else hint
     if hint is parameter.empty:
         return Any
     holder: Any = types.SimpleNamespace(__annotations__={"it": hint})
@@ -148,24 +219,18 @@ def _annotation(function: Any, parameter: inspect.Parameter) -> Any:
         hint = _checkable(get_type_hints(holder, globalns=names, include_extras=True)["it"])
     except Exception:  # a name that only type checkers see
         return Any
-    return hint | None if default is None and not _allows_null(hint) else hint
-
-
-def _allows_null(hint: Any) -> bool:
-    if get_origin(hint) is Annotated:
-        return _allows_null(get_args(hint)[0])
-    return hint is Any or type(None) in get_args(hint)
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    allows_null = bare is Any or type(None) in get_args(bare)
+    return hint if allows_null or default is not None else hint | None
 
 
 def _checkable(hint: Any) -> Any:
     """The annotation as YAML's values can be checked against it; what they cannot be is Any."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        inner = plain = _checkable(arguments[0])
-        for extra in arguments[1:]:
-            if plain is not Any or isinstance(extra, Doc):
-                inner = Annotated[inner, extra]
-        return inner
+        plain = _checkable(arguments[0])
+        kept = [extra for extra in arguments[1:] if plain is not Any or isinstance(extra, Doc)]
+        return functools.reduce(lambda hint, extra: Annotated[hint, extra], kept, plain)
     if hint in _PLAIN or origin is Literal or hint is Ellipsis:
         return hint
     if origin in (Union, types.UnionType):

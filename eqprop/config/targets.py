@@ -6,16 +6,13 @@ import importlib
 import pkgutil
 from typing import Any
 
+from eqprop.config.explain import meant
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import nearest, one_line
+from eqprop.run.text import one_line
 
 
 def locate(target: str) -> Any:
-    """Import what a dotted path names: a class, a class in a class, or a function.
-
-    Raises:
-        ConfigError: the reason, and the nearest name, where it cannot be imported or is not there.
-    """
+    """Import the class or function of a dotted path, or raise ConfigError with the nearest name."""
     home, _, name = target.rpartition(".")
     if not home or not all(part.isidentifier() for part in target.split(".")):
         raise ConfigError("not a dotted path of names")
@@ -25,11 +22,7 @@ def locate(target: str) -> Any:
     except AttributeError as error:
         names = [module.name for module in pkgutil.iter_modules(getattr(parent, "__path__", []))]
         names += [other for other in dir(parent) if callable(getattr(parent, other, None))]
-        near = nearest(name, names)
-        hint = f"; did you mean {home}.{near}?" if near else ""
-        raise ConfigError(f"{home} has no {name}{hint}") from error
-    except Exception as error:  # a module's own lazy __getattr__ may raise anything
-        raise ConfigError(_reason(error)) from error
+        raise ConfigError(f"{home} has no {name}{meant(name, names, f'{home}.')}") from error
     if not callable(found):
         raise ConfigError("neither a class nor a function")
     return found
@@ -42,10 +35,6 @@ def _module_or_class(path: str) -> Any:
         missing = error.name is not None and f"{path}.".startswith(f"{error.name}.")
         if missing and "." in path:  # it may be a class
             return locate(path)
-        raise ConfigError(_reason(error)) from error
+        raise ConfigError(one_line(error)) from error
     except (Exception, SystemExit) as error:  # it is somebody else's code that runs here
-        raise ConfigError(_reason(error)) from error
-
-
-def _reason(error: BaseException) -> str:
-    return one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(one_line(f"{type(error).__name__}: {error}")) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,18 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from eqprop.config.explain import meant
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import brief, flatten, hint, key_of, nearest, one_line, show
+from eqprop.run.text import brief, flatten, hint, key_of, one_line, show
 
 _CIRCLE = "the configuration refers to itself without end: look for ${…} in a circle"
 _UNKNOWN = re.compile(r"Could not (?:override|delete|delete from config\.) '([^'=]+)")
-_TWICE = re.compile(
-    r"(?:Multiple values for|^)\s*([^\s.]+)(?: appears more than once|\. To override)"
-)
+_TWICE = re.compile(r"(?:Multiple values for|^)\s*([^\s.]+)(?: appears more|\. To override)")
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
-_NO_FOLDER = re.compile(r"path=(.*) is not\s+available")
 _NO_TARGET = re.compile(r"Interpolation key '([^']+)' not found")
-_BAD_OPTION = "Config group override must be"
 
 
 @contextmanager
@@ -33,8 +30,6 @@ def composition(loader: ConfigLoader, name: str, overrides: Sequence[str]) -> It
     """Turn whatever composing `overrides` on the configuration `name` raises into a ConfigError."""
     try:
         yield
-    except ConfigError:
-        raise
     except RecursionError as error:
         raise ConfigError(_CIRCLE) from error
     except Exception as error:  # Hydra raises its own, OmegaConf's, YAML's and plain ones
@@ -55,32 +50,33 @@ def resolution(cfg: DictConfig) -> Iterator[None]:
         raise ConfigError(one_line(_interpolation(error, cfg))) from error
 
 
-def several(override: str) -> str:
-    """Return the line for a comma or range where one value is wanted."""
-    what = "add -m to run a job for each, or put a list in brackets: key=[a,b]"
-    return f"{brief(override)}: several values; {what}"
-
-
 def _line(error: Exception, loader: ConfigLoader, name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _syntax(error)
     if isinstance(error, MissingConfigException):
         return _missing(error, overrides)
-    if match := _NO_FOLDER.search(text):
-        return f"hydra.searchpath: there is no {match[1]}"
     if match := _SEVERAL.search(text):
-        return several(match[1])
+        how = "add -m to run a job for each, or put a list in brackets: key=[a,b]"
+        return f"{brief(match[1])}: several values; {how}"
     if match := _TWICE.search(text):
         return f"{match[1]}: chosen twice; write {match[1]}=OPTION, without +"
-    if text.startswith(_BAD_OPTION):
+    if text.startswith("Config group override must be"):
         return _bad_option(loader, overrides)
     match = _UNKNOWN.search(text)
     for override in overrides:
         if match and override.lstrip("+~").split("=", 1)[0] == match[1]:
             keys = _keys(loader, name, overrides, match[1])
-            return f"{brief(override)}: unknown key '{match[1]}'{hint(match[1], keys)}"
-    return _general(error, overrides)
+            return _unknown(override, match[1], keys)
+    return _general(error)
+
+
+def _unknown(override: str, key: str, keys: Sequence[str]) -> str:
+    value = OverridesParser.create().parse_override(override).value()
+    for leaf, given in flatten(value, f"{key}.") if isinstance(value, Mapping) else ():
+        if leaf not in keys and any(known.startswith(f"{key}.") for known in keys):
+            return f"{leaf}={show(given)}: unknown key '{leaf}'{hint(leaf, keys)}"
+    return f"{brief(override)}: unknown key '{key}'{hint(key, keys)}"
 
 
 def _syntax(error: OverrideParseException) -> str:
@@ -101,16 +97,15 @@ def _missing(error: MissingConfigException, overrides: Sequence[str]) -> str:
             group, option = key, missing[len(key) + 1 :]
     if not group or options is None:
         return f"there is no configuration file '{missing}' in the search path"
-    near = nearest(option, options)
-    tail = f"; did you mean {near}?" if near else ""
-    return f"{group}={brief(option)}: no such option of {group}{tail} ({_list(options)})"
+    tail = f"{meant(option, options)} ({_list(options)})"
+    return f"{group}={brief(option)}: no such option of {group}{tail}"
 
 
 def _bad_option(loader: ConfigLoader, overrides: Sequence[str]) -> str:
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        options = loader.get_group_options(override.key_or_group)
-        if options and not isinstance(override.value(), (str, list)):
-            return f"{override.input_line}: must be the name of an option ({_list(options)})"
+    for override in overrides:
+        options = loader.get_group_options(key_of(override))
+        if options and override.partition("=")[2] not in options:
+            return f"{brief(override)}: must be the name of an option ({_list(options)})"
     return "a group must be given the name of one of its options"
 
 
@@ -133,18 +128,14 @@ def _interpolation(error: Exception, cfg: DictConfig) -> str:
     key, reason = getattr(error, "full_key", None), _first_line(error)
     leaves = dict(flatten(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))))
     if match := _NO_TARGET.search(reason):
-        near = nearest(match[1], leaves)
-        tail = f"; did you mean {near}?" if near else ""
-        reason = f"${{{match[1]}}} refers to a key that does not exist{tail}"
+        missing = f"${{{match[1]}}} refers to a key that does not exist"
+        reason = missing + meant(match[1], leaves)
     given = f"={show(leaves[key])}" if key in leaves else ""
     return f"{key}{given}: {reason}" if key else reason
 
 
-def _general(error: Exception, overrides: Sequence[str]) -> str:
+def _general(error: Exception) -> str:
     """Return the first line of an error and of what caused it: the others are Hydra's advice."""
-    if isinstance(error, OSError):
-        what = max(overrides, key=len, default=str(error.filename))
-        return f"{brief(what)}: {error.strerror}"
     line, cause = _first_line(error), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return ": ".join(filter(None, [line, _first_line(cause)]))

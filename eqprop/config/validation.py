@@ -1,59 +1,107 @@
-"""From plain values to the typed configuration, or to one line on the first mistake."""
+"""From plain values to the typed configuration, or to one line on the first mistake.
+
+A component says itself what it needs of the others: where its class has a static or class method
+``check_config(config)``, that raises ValueError with one line for a configuration it refuses. The
+rules here are of the parts that are no components.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ValidationError
 
 from eqprop.config import explain, translate
-from eqprop.config.rules import broken_rules
 from eqprop.config.schema import Config
+from eqprop.run import hardware
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import flatten, one_line
+from eqprop.run.text import flatten, show
 
 
 def validate(cfg: Mapping[Any, Any]) -> Config:
-    """Check a resolved configuration, without Hydra's own part, and return it typed.
-
-    Raises:
-        ConfigError: one line with the key, the value, what is allowed and the nearest name: the
-            first mistake, and how many more there are.
-    """
-    given = {str(key): value for key, value in cfg.items()}
-    keys = [*Config.model_fields, *(key for key, _ in flatten(given))]
-    try:
-        config = Config.model_validate(given, context=keys)
-    except ValidationError as error:
-        found = [line for _, line in explain.lines(Config, "", given, error, lambda: keys)]
-    else:
-        found = list(broken_rules(config))
-        if not found:
-            return config
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    raise ConfigError(one_line(found[0]) + more)
+    """Return a resolved configuration, without Hydra's own part, typed, or raise ConfigError."""
+    keys = [*Config.model_fields, *(key for key, _ in flatten(cfg))]
+    config = explain.validated(Config, "", {str(key): part for key, part in cfg.items()}, keys)
+    explain.refuse(list(_broken_rules(config)))
+    return config
 
 
 def validate_composed(cfg: DictConfig) -> Config:
-    """Resolve a composed configuration and validate it; Hydra's own part, if there, is left out.
-
-    Raises:
-        ConfigError: one line on the first mistake, a broken interpolation or an unset key included.
-    """
+    """Resolve a composed configuration and validate it; Hydra's own part, if there, is left out."""
     return validate(resolved(cfg))
 
 
 def resolved(cfg: DictConfig, throw_on_missing: bool = True) -> dict[Any, Any]:
-    """Return plain, resolved values; Hydra's own part, if there, is left out.
-
-    Raises:
-        ConfigError: as ``validate_composed``, of a broken interpolation or an unset key.
-    """
-    ours = cfg
-    if "hydra" in cfg:
-        ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    """Return plain values without Hydra's own part, or raise ConfigError on a broken ${…}."""
+    ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     with translate.resolution(ours):
         plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=throw_on_missing)
     return cast("dict[Any, Any]", plain)
+
+
+def graph_obstacle(config: Config) -> str | None:
+    """Why a training step cannot be captured as a CUDA graph, and what to do; None where it can."""
+    device, tol = config.device, getattr(config.dynamics, "tol", 0.0)
+    if device.type == "cpu" or hardware.gpu_count() == 0:
+        return "only a GPU has it, and this run computes on the CPU; choose auto or false"
+    if tol > 0:
+        return f"dynamics.tol={show(tol)} asks the GPU for a number at every step; set it to 0"
+    if config.dynamics.target == "eqprop.relaxation.Anderson":
+        return "dynamics=anderson solves equations that wait for the GPU; choose another solver"
+    if config.optimizer.target == "torch.optim.Adagrad":
+        return "optimizer=adagrad counts its steps on the CPU; choose adam or sgd"
+    return None
+
+
+def _broken_rules(config: Config) -> Iterator[str]:
+    """Yield a line for each thing that does not go together."""
+    for component in config.components:
+        check = getattr(component.constructor, "check_config", None)
+        try:
+            if check is not None:
+                check(config)
+        except (ValueError, ConfigError) as error:
+            yield str(error)
+    energy = config.model.constructor
+    feeds = getattr(getattr(energy, "terms_of", energy), "feedforward", True)
+    if getattr(config.dynamics, "init", None) == "feedforward" and not feeds:
+        has_none = f"{energy.__name__} has no feed-forward state"
+        yield f"dynamics.init='feedforward': {has_none}; choose auto, normal or zeros"
+    given = config.optimizer.options()  # torch would say so, but only when the run has begun
+    momentum, dampening = given.get("momentum", 0), given.get("dampening", 0)
+    if given.get("nesterov") is True and not (momentum > 0 and dampening == 0):
+        needed = "optimizer.momentum > 0 and optimizer.dampening = 0"
+        yield f"optimizer.nesterov=true: needs {needed}, got {show(momentum)} and {show(dampening)}"
+    rates, layers = given.get("lr"), len(config.model.hidden) + 1
+    if isinstance(rates, list) and len(rates) != layers:
+        counts = f"{len(rates)} given, but there are {layers} weighted layers"
+        yield f"optimizer.lr={show(rates)}: {counts}; give one number, or one for each"
+    if config.scheduler is not None and (
+        missing := _missing_argument(config.scheduler.constructor)
+    ):
+        target = show(config.scheduler.target)
+        yield f"scheduler._target_={target}: its step needs {missing}, which no run gives it"
+    yield from _broken_device_rules(config)
+
+
+def _missing_argument(scheduler: Any) -> str:
+    """What a scheduler's step cannot do without, such as a metric."""
+    if not hasattr(scheduler, "step"):
+        return ""
+    parameters = list(inspect.signature(scheduler.step).parameters.values())[1:]
+    return next((p.name for p in parameters if p.default is p.empty), "")
+
+
+def _broken_device_rules(config: Config) -> Iterator[str]:
+    device = config.device
+    if device.type == "cuda" or (device.type == "auto" and device.index > 0):
+        count = hardware.gpu_count()
+        if device.type == "cuda" and count == 0:
+            none = "this machine shows no NVIDIA GPU"
+            yield f"device.type='cuda': {none}; choose device=cpu or device=auto"
+        elif count and device.index >= count:
+            yield f"device.index={device.index}: must be less than the number of GPUs, {count}"
+    if device.cuda_graph is True and (obstacle := graph_obstacle(config)):
+        yield f"device.cuda_graph=true: {obstacle}"

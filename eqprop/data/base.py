@@ -5,35 +5,28 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Lt
+from torch import Tensor
 from typing_extensions import Doc
 
+from eqprop.data.augment import Augmentation
+from eqprop.data.draws import Draws
+from eqprop.data.prepare import Normalize, Preparation, is_normalize, no_pictures
+from eqprop.data.raw import Array, Raw, checked
 from eqprop.data.splits import Data, Split
-from eqprop.run.errors import ConfigError, DataError
-
-Array = npt.NDArray[Any]
+from eqprop.data.transfer import transfer_to
+from eqprop.run.errors import ConfigError
 
 _ORDER_SEED = 2019  # of the one order in which training samples are kept, for every run
-
-
-class Raw(NamedTuple):
-    """A data set as it was read, before any choice of samples.
-
-    Images are ``(n, *sample)``, uint8 (0 … 255 becomes 0 … 1) or floating point (taken as they
-    are); labels ``(n,)``, integers from 0.
-    """
-
-    train_images: Array
-    train_labels: Array
-    test_images: Array
-    test_labels: Array
+_NORMALIZE = "null or [mean, std], each a number or a list with one a channel, std > 0"
+_AUGMENT = "null or a mapping with _target_, a subclass of eqprop.data.Augmentation"
 
 
 class Dataset(ABC):
@@ -41,8 +34,10 @@ class Dataset(ABC):
 
     ``root``: folder of the data files. ``batch_size``: samples of a training step. ``limit``: how
     many training samples to keep, None for all; the test set stays whole. ``validation``: fraction
-    of those that is put aside, in [0, 1). ``normalize``: (mean, std) taken off and divided by.
-    ``download``: whether missing files may be fetched. Raises ConfigError for a value out of range.
+    of those that is put aside, in [0, 1). ``pad``: black pixels on each side of a picture.
+    ``normalize``: (mean, std) taken off and divided by. ``augment``: what training pictures go
+    through. ``download``: whether missing files may be fetched. Raises ConfigError for a value out
+    of range.
 
     Training samples are mixed once in a fixed order before ``limit`` and ``validation`` take their
     parts, so that each part holds all classes and is the same whatever a run's seed.
@@ -68,22 +63,36 @@ class Dataset(ABC):
             Doc("training samples to keep before the split; the test set stays whole"),
         ] = None,
         normalize: Annotated[
-            tuple[float, Annotated[float, Gt(0)]] | None,
-            Doc("mean and std in pixel values of 0 … 1: x becomes (x - mean) / std"),
+            Normalize | None,
+            Doc(
+                "mean and std in pixel values of 0 … 1 (one, or one a channel): "
+                "x becomes (x - mean) / std"
+            ),
         ] = None,
         download: Annotated[
             bool, Doc("fetch missing files into paths.data, where the data set has any")
         ] = False,
+        pad: Annotated[
+            int, Ge(0), Doc("pixels of 0 on each side of a picture, before normalising")
+        ] = 0,
+        augment: Annotated[
+            Augmentation | None,
+            Doc("mapping with _target_, or null: what training pictures go through in each epoch"),
+        ] = None,
     ) -> None:
         _require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         _require(0 <= validation < 1, "validation", validation, "at least 0 and less than 1")
         _require(limit is None or limit >= 1, "limit", limit, "null or at least 1")
-        _require(_is_normalize(normalize), "normalize", normalize, "null or [mean, std], std > 0")
+        _require(pad >= 0, "pad", pad, "at least 0")
+        _require(is_normalize(normalize), "normalize", normalize, _NORMALIZE)
+        _require(augment is None or isinstance(augment, Augmentation), "augment", augment, _AUGMENT)
         self.root = Path(root)
         self.batch_size = batch_size
         self.validation = validation
         self.limit = limit
+        self.pad = pad
         self.normalize = normalize
+        self.augment = augment
         self.download = download
 
     @abstractmethod
@@ -95,73 +104,47 @@ class Dataset(ABC):
 
         Raises DataError if ``read`` does, or if what it gives is no data set.
         """
-        raw = Raw(*map(np.asarray, self.read()))
-        n_classes = self._check(raw)
-        kept = mixed_order(len(raw.train_images))[: self.limit]
-        # the sum is exact but for rounding: 0.29 of 100 is 29
-        n_validation = min(math.floor(self.validation * len(kept) + 1e-9), len(kept) - 1)
-        n_train = len(kept) - n_validation
+        device = torch.device(device)
+        raw, n_classes = checked(self.read(), type(self).__name__, self.n_classes)
+        train, validation = self._chosen(len(raw.train_images))
+        prepare = Preparation(self.pad, self.normalize, raw.train_images.shape[1:])
+        n = len(train) + len(validation) + len(raw.test_images)
+        transfer = transfer_to(device, n * math.prod(prepare.shape) * dtype.itemsize)
+        home = device if transfer is None else torch.device("cpu")
 
         def split(images: Array, labels: Array) -> Split:
-            return self._split(images, labels, torch.device(device), dtype)
+            x = prepare(images, home, dtype)
+            y = torch.tensor(labels.astype(np.int64), device=device)
+            return Split(x if transfer is None else transfer.pin(x), y, transfer)
 
         def part(chosen: Array) -> Split:
             return split(raw.train_images[chosen], raw.train_labels[chosen])
 
         return Data(
-            train=part(kept[:n_train]),
-            validation=part(kept[n_train:]) if n_validation else None,
+            train=part(train),
+            validation=part(validation) if len(validation) else None,
             test=split(raw.test_images, raw.test_labels),
             n_classes=n_classes,
             batch_size=self.batch_size,
-            sample_shape=raw.train_images.shape[1:],
+            sample_shape=prepare.shape,
+            augment=self._augment(prepare, device, dtype),
         )
 
-    def _split(
-        self, images: Array, labels: Array, device: torch.device, dtype: torch.dtype
-    ) -> Split:
-        exact = torch.float64 if dtype == torch.float64 else torch.float32
-        native = images.astype(images.dtype.newbyteorder("="), copy=False)
-        x = torch.tensor(native.reshape(len(images), -1), device=device).to(exact)
-        if native.dtype == np.uint8:
-            x.div_(255)
-        if self.normalize is not None:
-            mean, std = self.normalize
-            x.sub_(mean).div_(std)
-        y = torch.tensor(labels.astype(np.int64), device=device)
-        return Split(x.to(dtype), y)
+    def _chosen(self, n: int) -> tuple[Array, Array]:
+        """Which of ``n`` training samples are kept for training, and which for validation."""
+        kept = mixed_order(n)[: self.limit]
+        # the sum is exact but for rounding: 0.29 of 100 is 29
+        n_validation = min(math.floor(self.validation * len(kept) + 1e-9), len(kept) - 1)
+        return kept[: len(kept) - n_validation], kept[len(kept) - n_validation :]
 
-    def _check(self, raw: Raw) -> int:
-        """The number of classes, after making sure that ``raw`` is a data set."""
-        self._check_part("training", raw.train_images, raw.train_labels)
-        self._check_part("test", raw.test_images, raw.test_labels)
-        shapes = raw.train_images.shape[1:], raw.test_images.shape[1:]
-        if shapes[0] != shapes[1]:
-            self._refuse(f"training samples have shape {shapes[0]}, test samples {shapes[1]}")
-        highest = int(max(raw.train_labels.max(), raw.test_labels.max()))
-        n_classes = self.n_classes or highest + 1
-        lowest = int(min(raw.train_labels.min(), raw.test_labels.min()))
-        if lowest < 0 or highest >= n_classes:
-            self._refuse(f"labels go from {lowest} to {highest}, not from 0 to {n_classes - 1}")
-        return n_classes
-
-    def _check_part(self, part: str, images: Array, labels: Array) -> None:
-        if images.ndim < 2 or labels.ndim != 1:
-            shapes = f"{images.shape} and {labels.shape}"
-            self._refuse(f"{part} images and labels have shapes {shapes}, not (n, …) and (n,)")
-        if len(images) != len(labels):
-            self._refuse(f"{len(images)} {part} images, but {len(labels)} labels")
-        if images.size == 0:
-            self._refuse(f"there are no {part} samples")
-        if labels.dtype.kind not in "iu":
-            self._refuse(f"{part} labels are {labels.dtype}, not integers")
-        if images.dtype != np.uint8 and images.dtype.kind != "f":
-            self._refuse(f"{part} images are {images.dtype}, neither uint8 nor floating point")
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            self._refuse(f"{part} images hold numbers that are not finite")
-
-    def _refuse(self, fault: str) -> None:
-        raise DataError(f"data set {type(self).__name__}: {fault}; mend its read()")
+    def _augment(
+        self, prepare: Preparation, device: torch.device, dtype: torch.dtype
+    ) -> Callable[[Tensor, Draws], Tensor] | None:
+        if self.augment is None or not self.augment.active:
+            return None
+        if len(prepare.shape) != 3:
+            raise ConfigError(f"dataset.augment: {no_pictures(prepare.shape)}; choose null")
+        return partial(self.augment, black=prepare.black(device, dtype))
 
 
 def mixed_order(n: int) -> Array:
@@ -169,12 +152,6 @@ def mixed_order(n: int) -> Array:
     # the stream of RandomState is frozen for good, that of numpy's Generator is not
     order: Array = np.random.RandomState(_ORDER_SEED).permutation(n)
     return order
-
-
-def _is_normalize(normalize: Sequence[float] | None) -> bool:
-    if normalize is None:
-        return True
-    return len(normalize) == 2 and all(map(math.isfinite, normalize)) and normalize[1] > 0
 
 
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from eqprop.data.base import Array, Dataset, Raw
+from eqprop.data.base import Dataset
+from eqprop.data.raw import Array, Raw
 
 TEST_FRACTION = 0.2
 _DEPTH = 16  # the largest pixel value

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eqprop.run.errors import DataError
+from eqprop.data.files import fault, unreadable
 
 SIDE = 28  # pixels
 IMAGES_MAGIC = 0x803  # unsigned bytes in three dimensions
@@ -24,22 +23,6 @@ LABELS_MAGIC = 0x801  # unsigned bytes in one dimension
 Bytes = npt.NDArray[np.uint8]
 
 _LARGEST = 1 << 28  # bytes that are unpacked; MNIST has 47 million
-
-
-def find(folder: Path, name: str) -> Path | None:
-    """``folder/name`` or ``folder/name.gz``, the first that is there, or None.
-
-    Raises DataError if the folder cannot be searched.
-    """
-    for path in (folder / name, folder / f"{name}.gz"):
-        try:
-            os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        return path
-    return None
 
 
 def read_images(path: Path) -> Bytes:
@@ -57,21 +40,6 @@ def read_labels(path: Path, n_classes: int) -> Bytes:
     if labels.max() >= n_classes:
         raise fault(path, f"holds the label {labels.max()}, labels go from 0 to {n_classes - 1}")
     return labels
-
-
-def fault(path: Path, what: str) -> DataError:
-    """The one-line error that ``path`` ``what``."""
-    return DataError(
-        f"{path.name} in {path.parent} {what}; remove it and fetch it again with "
-        "dataset.download=true, or set paths.data=DIR to a folder with good files"
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path.name} in {path.parent} cannot be read ({error.strerror or error}); check its "
-        "permissions, or set paths.data=DIR to a folder with good files"
-    )
 
 
 def _read(path: Path, magic: int, n_dims: int) -> Bytes:
@@ -109,7 +77,7 @@ def _unpacked(path: Path) -> bytes:
     except (gzip.BadGzipFile, zlib.error) as error:
         raise fault(path, f"is a damaged gzip file ({error})") from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _excerpt(start: Any) -> str:

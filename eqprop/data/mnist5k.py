@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from eqprop.data.base import Dataset, Raw
+from eqprop.data.base import Dataset
+from eqprop.data.raw import Raw
 from eqprop.run.errors import DataError
 from eqprop.run.files import write_atomically
 

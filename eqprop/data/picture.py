@@ -1,4 +1,4 @@
-"""A sample as a picture that a person can look at."""
+"""A sample, or many small pictures, as a picture that a person can look at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 _COLOURS = 3
+_WIDTH = 480  # pixels up to which a mosaic is enlarged
 
 
 def picture(x: Tensor, shape: Sequence[int]) -> npt.NDArray[Any] | None:
@@ -28,3 +29,21 @@ def picture(x: Tensor, shape: Sequence[int]) -> npt.NDArray[Any] | None:
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
     return scaled.round().astype(np.uint8)
+
+
+def mosaic(pictures: Tensor, columns: int) -> npt.NDArray[Any]:
+    """Pictures (n, 1 or 3, height, width) in rows of ``columns``, as one uint8 picture.
+
+    All are on one scale from black to white, with a white line around each; enlarged if small.
+    """
+    n, colours, height, width = pictures.shape
+    found = picture(pictures.movedim(1, 3), (n * height, width, colours))
+    assert found is not None
+    tiles = found.reshape(n, height, width, *found.shape[2:])
+    size = (height + 1) * -(-n // columns) + 1, (width + 1) * columns + 1
+    canvas = np.full((*size, *found.shape[2:]), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = (height + 1) * (i // columns) + 1, (width + 1) * (i % columns) + 1
+        canvas[y : y + height, x : x + width] = tile
+    zoom = max(1, _WIDTH // size[1])
+    return canvas.repeat(zoom, 0).repeat(zoom, 1)

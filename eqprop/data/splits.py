@@ -1,24 +1,36 @@
-"""Samples as tensors on a device, and the order in which an epoch goes through them."""
+"""Samples as tensors, and the batches in which an epoch goes through them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from eqprop.data.draws import Draws, epoch_order
+from eqprop.data.transfer import Transfer
 
 
 @dataclass(frozen=True)
 class Split:
-    """Normalised samples ``x`` ``(n, d)`` and classes ``y`` ``(n,)``, int64, on one device."""
+    """Prepared samples ``x`` ``(n, *sample)`` and classes ``y`` ``(n,)``, int64.
+
+    ``y`` lies on the device on which batches are wanted, ``x`` too unless there is a ``transfer``.
+    """
 
     x: Tensor
     y: Tensor
+    transfer: Transfer | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.y.device
 
     def batches(
         self, batch_size: int, order: Tensor | None = None
@@ -31,18 +43,34 @@ class Split:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         n = len(self) if order is None else len(order)
-        parts = [slice(start, start + batch_size) for start in range(0, n, batch_size)]
-        if order is None:
-            yield from ((self.x[part], self.y[part]) for part in parts)
-            return
-        order = self._to_device(order)
-        for part in parts:
-            yield self.x.index_select(0, order[part]), self.y.index_select(0, order[part])
+        slices = [slice(start, start + batch_size) for start in range(0, n, batch_size)]
+        parts: Sequence[Tensor | slice] = slices
+        there = parts
+        if order is not None:
+            sent = self.to_device(order)
+            parts, there = [order[part] for part in slices], [sent[part] for part in slices]
+        of_x: Iterator[Tensor] = (_taken(self.x, part) for part in there)
+        if self.transfer is not None:
+            of_x = self.transfer.batches(self.x, parts)
+        yield from zip(of_x, (_taken(self.y, part) for part in there), strict=True)
 
-    def _to_device(self, order: Tensor) -> Tensor:
-        if self.x.is_cuda and not order.is_cuda:
+    def to_device(self, order: Tensor) -> Tensor:
+        """Indices from the host, sent without waiting."""
+        if self.y.is_cuda and not order.is_cuda:
             order = order.pin_memory()
-        return order.to(self.x.device, non_blocking=True)
+        return order.to(self.device, non_blocking=True)
+
+    def cut(self, n: int) -> Split:
+        """The first ``n`` samples."""
+        return replace(self, x=self.x[:n], y=self.y[:n])
+
+    def shaped(self, shape: Sequence[int]) -> Split:
+        """The same samples as ``(n, *shape)``."""
+        return replace(self, x=self.x.view(len(self), *shape))
+
+
+def _taken(tensor: Tensor, part: Tensor | slice) -> Tensor:
+    return tensor[part] if isinstance(part, slice) else tensor.index_select(0, part)
 
 
 @dataclass(frozen=True)
@@ -55,37 +83,50 @@ class Data:
     n_classes: int
     batch_size: int
     sample_shape: tuple[int, ...]
-    """Shape of one sample before it was flattened, (28, 28) for MNIST."""
+    """Shape of one sample, (1, 28, 28) for MNIST: also where a network takes it flat."""
+    augment: Callable[[Tensor, Draws], Tensor] | None = None
+    """Makes new pictures of a training batch's; None: they stay as they are."""
+
+    def epoch(
+        self, seed: int, epoch: int, done: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The training batches ``(x, y, samples)`` of an epoch, but the first ``done`` of them.
+
+        ``samples`` (batch,) are their places in `train`. Order, and what `augment` makes of one,
+        are functions of seed, epoch and sample.
+        """
+        order = epoch_order(len(self.train), seed, epoch)[done * self.batch_size :]
+        batches = self.train.batches(self.batch_size, order)
+        samples = self.train.to_device(order)
+        for x, y in batches:
+            chosen, samples = samples[: len(x)], samples[len(x) :]
+            if self.augment is not None:
+                pictures = x.view(len(x), *self.sample_shape)
+                x = self.augment(pictures, Draws(seed, epoch, chosen)).view(x.shape)
+            yield x, y, chosen
 
     def first(self, n: int, eval_batch_size: int) -> Data:
         """The first ``n`` batches of each split, in the order in which the samples lie."""
-
-        def cut(split: Split, size: int) -> Split:
-            return Split(split.x[: n * size], split.y[: n * size])
-
         return replace(
             self,
-            train=cut(self.train, self.batch_size),
-            validation=self.validation and cut(self.validation, eval_batch_size),
-            test=cut(self.test, eval_batch_size),
+            train=self.train.cut(n * self.batch_size),
+            validation=self.validation and self.validation.cut(n * eval_batch_size),
+            test=self.test.cut(n * eval_batch_size),
+        )
+
+    def shaped(self, shape: Sequence[int]) -> Data:
+        """The same samples in the shape of a network's input layer."""
+        return replace(
+            self,
+            train=self.train.shaped(shape),
+            validation=self.validation and self.validation.shaped(shape),
+            test=self.test.shaped(shape),
         )
 
     @property
     def input_size(self) -> int:
-        """Numbers in one sample: the size of the input layer."""
-        return self.train.x.shape[1]
-
-
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """A permutation ``(n,)`` of 0 … n-1, int64 on the CPU, that depends on seed and epoch only.
-
-    ``seed`` and ``epoch`` are from 0 to 2⁶³ - 1. They are mixed by a hash, so that neighbouring
-    seeds and epochs have nothing in common.
-    """
-    # words of a fixed number: (seed 5 + 3·2³², epoch 0) must differ from (seed 5, epoch 3)
-    words = [part for number in (seed, epoch) for part in divmod(number, 2**32)]
-    mixed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
-    return torch.randperm(n, generator=torch.Generator().manual_seed(mixed))
+        """Numbers in one sample."""
+        return math.prod(self.sample_shape)
 
 
 def one_hot(y: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

@@ -1,5 +1,6 @@
 """Which phases run, and how they give a gradient."""
 
+from eqprop.estimator.backprop import Backprop
 from eqprop.estimator.contrast import (
     CenteredEquilibriumPropagation,
     Contrast,
@@ -8,6 +9,7 @@ from eqprop.estimator.contrast import (
 from eqprop.estimator.estimator import Estimate, Estimator
 
 __all__ = [
+    "Backprop",
     "CenteredEquilibriumPropagation",
     "Contrast",
     "EquilibriumPropagation",

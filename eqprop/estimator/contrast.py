@@ -15,7 +15,9 @@ from eqprop.estimator.estimator import (
     Estimator,
     Update,
     measured_energy,
+    measured_layers,
     measured_relaxation,
+    measured_residuals,
     nudged,
 )
 from eqprop.network import Cost, Network, Nudge, State, WeightGradient
@@ -62,13 +64,15 @@ class Contrast(Estimator):
                 metrics = measured_energy(network, state, "free", cost, target)
             output = state.u[-1].clone()
             at_rest = free.reason is StopReason.EXACT  # there, the free gradient is zero
+            if measure and not at_rest:
+                metrics |= measured_residuals("free", network, state, solver, None)
             for c in (c for beta, c in self.phases if beta == 0.0 and not at_rest):
                 total.add(state, c)
-            last = free
+            last, nudge = free, None
             todo = [(beta, c) for beta, c in self.phases if beta != 0.0]
-            start = state.copy() if len(todo) > 1 else []
+            start = state.copy() if len(todo) > 1 else None
             for k, (beta, c) in enumerate(todo):
-                if k > 0:
+                if k > 0 and start is not None:
                     state.restore(start)
                 nudge, is_last = nudged(cost, target, beta), k == len(todo) - 1
                 last = solver.relax(network, state, nudge, solver.n_nudged, measure and is_last)
@@ -76,6 +80,8 @@ class Contrast(Estimator):
             if measure:
                 metrics |= measured_energy(network, state, "nudged", cost, target)
                 metrics |= _measured_phases(metrics, free, last)
+                metrics |= measured_layers(network, state)
+                metrics |= measured_residuals("nudged", network, state, solver, nudge)
             gradients = total.finish(state)
         return Estimate(gradients, output, {"free": free, "nudged": last}, metrics)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eqprop.network import Cost, Network, Nudge, State
+from eqprop.network import Cost, Network, Nudge, State, residual
 from eqprop.relaxation import Relaxation, Solver
 
 Update = Callable[[list[Tensor]], None]
@@ -55,6 +55,18 @@ class Estimator(ABC):
         ``update`` moves the weights by a gradient: for estimators that learn within a phase.
         """
 
+    def check(self, network: Network) -> None:
+        """Refuse a network that it has no gradient for.
+
+        Raises:
+            ValueError: one line, saying why.
+        """
+        return
+
+    def predict(self, network: Network, state: State, solver: Solver) -> None:
+        """Put ``state``, whose input is clamped, where the network's output is read off."""
+        solver.free_phase(network, state)
+
     def nudges(self, cost: Cost, target: Tensor) -> Iterator[tuple[str, Nudge]]:
         """The nudged phases that start at the free equilibrium, by name: diagnostics draw them."""
         return iter(())
@@ -84,6 +96,50 @@ def measured_energy(
             f"energy/{phase}": float(network.energies(state).mean()),
             f"cost/{phase}": float(cost.cost(state.u[-1], target).mean()),
         }
+
+
+@torch.no_grad()
+def measured_layers(network: Network, state: State) -> dict[str, float]:
+    """``energy/layer/<l>``: batch mean of its part of E; ``saturation/<l>``: share of its units.
+
+    Of an energy that is given as a whole, no layer's part is known.
+    """
+    metrics = {}
+    for layer in range(1, network.n_layers):
+        if not network.by_autograd:
+            site, phi = state.sites[layer], network.phi[layer]
+            rate, drive = network.rate(state, layer), network.drive(state, layer)
+            energies = network.local.value(site.u, rate, drive, phi).flatten(1).sum(1)
+            metrics[f"energy/layer/{layer}"] = network.local.scale * float(energies.mean())
+        metrics[f"saturation/{layer}"] = float(saturated(network, state, layer).float().mean())
+    return metrics
+
+
+@torch.no_grad()
+def saturated(network: Network, state: State, layer: int) -> Tensor:
+    """Which units (batch, *shape) hardly pass a signal on.
+
+    There, φ' is less than a hundredth of what it is at most between −4 and 4, or the rate lies at
+    an end of the range of φ.
+    """
+    phi, rate = network.phi[layer], network.rate(state, layer)
+    at = network.drive(state, layer) if network.local.acts_on_drive else state.u[layer]
+    wide = torch.linspace(-4.0, 4.0, 81, dtype=at.dtype, device=at.device)
+    slope, usual = (phi.slope_(u, phi(u), torch.empty_like(u)).abs() for u in (at, wide))
+    low, high = phi.range
+    return (slope < 0.01 * usual.max()) | (rate == low) | (rate == high)
+
+
+def measured_residuals(
+    phase: str, network: Network, state: State, solver: Solver, nudge: Nudge | None
+) -> dict[str, float]:
+    """``relaxation/<phase>_residual/<l>`` of the state as it is: what the residual sums up."""
+    gradient = solver.gradient(network, state, nudge)
+    return {
+        f"relaxation/{phase}_residual/{layer}": float(residual([part]))
+        for layer, part in enumerate(gradient)
+        if layer > 0 and part is not None
+    }
 
 
 def measured_relaxation(phase: str, relaxation: Relaxation) -> dict[str, float]:

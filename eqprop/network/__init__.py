@@ -4,10 +4,11 @@ Read ``local`` first (what an energy is), then ``network`` (how it is evaluated)
 """
 
 from eqprop.network.activation import ACTIVATIONS, Activation
-from eqprop.network.chain import chain
+from eqprop.network.chain import Skip, chain
+from eqprop.network.conv import Conv, Identity
 from eqprop.network.cost import CEnergy, Cost, CrossEntropy, Nudge, SquaredError
 from eqprop.network.edge import Dense, Edge
-from eqprop.network.energy import Gaussian, Hopfield
+from eqprop.network.energy import Gaussian, Hopfield, PredictiveCoding, RateHopfield
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy, Site
 from eqprop.network.model import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
@@ -19,6 +20,7 @@ __all__ = [
     "Activation",
     "CEnergy",
     "ConditionalGaussian",
+    "Conv",
     "Cost",
     "CrossEntropy",
     "Dense",
@@ -26,11 +28,15 @@ __all__ = [
     "EnergyBasedModel",
     "Gaussian",
     "Hopfield",
+    "Identity",
     "LocalEnergy",
     "Network",
     "Nudge",
+    "PredictiveCoding",
+    "RateHopfield",
     "RestrictedHopfield",
     "Site",
+    "Skip",
     "SquaredError",
     "State",
     "WeightGradient",

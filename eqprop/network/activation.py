@@ -1,8 +1,4 @@
-"""Activations φ, with what a relaxation needs of them: φ, φ' as a pull-back, φ''.
-
-A closed form writes into a buffer that the caller owns, so that no tensor is allocated inside a
-relaxation. A plain function works as well: autograd then supplies its derivatives.
-"""
+"""The activations that have a name, in closed form, and how any other function becomes one."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eqprop.network.closed_form import ClosedForms
+from eqprop.network.nonlinearity import Activation as Activation
 
 _aten = torch.ops.aten
 _sigmoid_backward = _aten.sigmoid_backward.grad_input
@@ -36,82 +32,13 @@ def _leaky_relu(u: Tensor) -> Tensor:
     return F.leaky_relu(u, LEAKY_SLOPE)
 
 
-def _hard_sigmoid(u: Tensor) -> Tensor:
-    return torch.where((u >= 0) & (u <= 1), u, u.detach().clamp(0.0, 1.0))
-
-
 _OF = ("__call__",)
 
 
-class Activation(ClosedForms):
-    """An element-wise φ, known only as a function; autograd gives its derivatives."""
-
-    closed_forms: ClassVar = {
-        "value_": _OF,
-        "pullback": _OF,
-        "slope_": (*_OF, "pullback"),
-        "second_pullback": _OF,
-        "at_kinks_": _OF,
-        "within_piece_": _OF,
-        "pieces": (*_OF, "pullback"),
-        "range": _OF,
-        "is_identity": (*_OF, "value_"),
-    }
-    is_identity = False
-    pieces: tuple[tuple[float, float, float, float], ...] = ()
-    """Where φ is piecewise linear: (low, high, slope, intercept) of each piece."""
-    range = (-math.inf, math.inf)
-    """The interval that φ maps to."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], name: str | None = None) -> None:
-        self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
-
-    def __repr__(self) -> str:
-        return f"<activation {self.name}>"
-
-    def __call__(self, u: Tensor) -> Tensor:
-        """φ(u), differentiable, of u's shape."""
-        return self.function(u)
-
-    def value_(self, u: Tensor, out: Tensor) -> Tensor:
-        """Write φ(u) into ``out``; returns ``out``, or ``u`` itself where φ is the identity."""
-        return out.copy_(self(u))
-
-    def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        """Write φ'(u) ⊙ grad into ``out`` and return it; ``r`` is φ(u), already at hand."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            (pulled,) = torch.autograd.grad(self(leaf), leaf, grad)
-        return out.copy_(pulled)
-
-    def slope_(self, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        """Write φ'(u) into ``out`` and return it."""
-        return self.pullback(torch.ones_like(u), u, r, out)
-
-    def second_pullback(
-        self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
-    ) -> Tensor:
-        """Write φ''(u) ⊙ grad into ``out``, 0 where φ' jumps; ``pulled`` is φ'(u) ⊙ grad."""
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            (first,) = torch.autograd.grad(self(leaf).sum(), leaf, create_graph=True)
-            if not first.requires_grad:  # φ' is constant
-                return out.zero_()
-            (second,) = torch.autograd.grad(first, leaf, grad, allow_unused=True)
-        return out.zero_() if second is None else out.copy_(second)
-
-    def at_kinks_(self, grad: Tensor, pulled: Tensor, u: Tensor) -> None:
-        """Where u lies on a kink that ``grad`` leaves, take the slope of the other side.
-
-        ``grad`` is (rest − ``pulled``) with ``pulled`` = φ'(u) ⊙ …; it becomes 0 where both sides
-        go uphill. Only a concave kink of φ can hold a state at rest.
-        """
-        return
-
-    def within_piece_(self, new: Tensor, old: Tensor) -> None:
-        """Let no step from ``old`` to ``new`` jump over a kink that may hold a state at rest."""
-        return
+def _inside(r: Tensor, low: float) -> Tensor:
+    """r in the open interval from ``low`` to 1, at whose ends the inverse is infinite."""
+    tiny = torch.finfo(r.dtype).eps
+    return r.clamp(low + tiny, 1.0 - tiny)
 
 
 class Sigmoid(Activation):
@@ -136,6 +63,14 @@ class Sigmoid(Activation):
     ) -> Tensor:
         return torch.addcmul(pulled, pulled, r, value=-2.0, out=out)  # φ'' = φ' (1 − 2 r)
 
+    def inverse(self, r: Tensor) -> Tensor:
+        return torch.logit(r, eps=torch.finfo(r.dtype).eps)
+
+    def primitive(self, r: Tensor) -> Tensor:
+        inside = _inside(r, 0.0)
+        total = torch.xlogy(inside, inside) + torch.xlogy(1.0 - inside, 1.0 - inside)
+        return total + self.inverse(inside).detach() * (r - inside)
+
 
 class Tanh(Activation):
     """φ(u) = tanh(u)."""
@@ -155,6 +90,14 @@ class Tanh(Activation):
         self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
     ) -> Tensor:
         return torch.mul(pulled, r, out=out).mul_(-2.0)  # φ'' = −2 φ' r
+
+    def inverse(self, r: Tensor) -> Tensor:
+        return torch.atanh(_inside(r, -1.0))
+
+    def primitive(self, r: Tensor) -> Tensor:
+        inside = _inside(r, -1.0)
+        total = torch.xlogy(1.0 + inside, 1.0 + inside) + torch.xlogy(1.0 - inside, 1.0 - inside)
+        return 0.5 * total + self.inverse(inside).detach() * (r - inside)
 
 
 class Softplus(Activation):
@@ -182,6 +125,12 @@ class PiecewiseLinear(Activation):
     """An activation whose φ'' is 0 wherever it is defined, however φ' is written."""
 
     closed_forms: ClassVar = {**Activation.closed_forms, "second_pullback": _OF}
+
+    def inverse(self, r: Tensor) -> Tensor:
+        return r  # where the slope is 1; where it is 0, one of many
+
+    def primitive(self, r: Tensor) -> Tensor:
+        return 0.5 * r * self.inverse(r)
 
     def second_pullback(
         self, grad: Tensor, pulled: Tensor, u: Tensor, r: Tensor, out: Tensor
@@ -235,6 +184,13 @@ class LeakyReLU(PiecewiseLinear):
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
         return _leaky_relu_backward(grad, u, LEAKY_SLOPE, False, grad_input=out)
 
+    def inverse(self, r: Tensor) -> Tensor:
+        return torch.where(r > 0.0, r, r / LEAKY_SLOPE)
+
+
+def _pieces(high: float) -> tuple[tuple[float, float, float, float], ...]:
+    return ((-math.inf, 0.0, 0.0, 0.0), (0.0, high, 1.0, 0.0), (high, math.inf, 0.0, high))
+
 
 class HardSigmoid(PiecewiseLinear):
     """φ(u) = clamp(u, 0, 1), with φ' = 1 on the closed interval [0, 1].
@@ -243,43 +199,55 @@ class HardSigmoid(PiecewiseLinear):
     autograd takes at the ends of torch.clamp depends on the version of torch.)
     """
 
-    pieces = (
-        (-math.inf, 0.0, 0.0, 0.0),
-        (0.0, 1.0, 1.0, 0.0),
-        (1.0, math.inf, 0.0, 1.0),
-    )
+    pieces = _pieces(1.0)
     range = (0.0, 1.0)
 
-    def __init__(self) -> None:
-        super().__init__(_hard_sigmoid, "hard_sigmoid")
+    def __init__(self, name: str = "hard_sigmoid") -> None:
+        super().__init__(self._clip, name)
+
+    def _clip(self, u: Tensor) -> Tensor:
+        low, high = self.range
+        return torch.where((u >= low) & (u <= high), u, u.detach().clamp(low, high))
 
     def value_(self, u: Tensor, out: Tensor) -> Tensor:
-        return torch.clamp(u, 0.0, 1.0, out=out)
+        return torch.clamp(u, *self.range, out=out)
 
     def pullback(self, grad: Tensor, u: Tensor, r: Tensor, out: Tensor) -> Tensor:
-        # hardtanh_backward is open at both ends: the next numbers outside [0, 1] close it.
+        # hardtanh_backward is open at both ends: the next numbers outside close the interval.
         info = torch.finfo(u.dtype)
-        low, high = -info.smallest_normal, 1.0 + info.eps
+        low, high = -info.smallest_normal, self.range[1] * (1.0 + info.eps)
         return _hardtanh_backward(grad, u, low, high, grad_input=out)
 
     def at_kinks_(self, grad: Tensor, pulled: Tensor, u: Tensor) -> None:
+        low, high = self.range
         other = grad + pulled
-        grad.copy_(torch.where((u == 1.0) & (grad < 0.0), other.clamp_max(0.0), grad))
-        grad.copy_(torch.where((u == 0.0) & (grad > 0.0), other.clamp_min(0.0), grad))
+        grad.copy_(torch.where((u == high) & (grad < 0.0), other.clamp_max(0.0), grad))
+        grad.copy_(torch.where((u == low) & (grad > 0.0), other.clamp_min(0.0), grad))
 
     def within_piece_(self, new: Tensor, old: Tensor) -> None:
-        low = torch.where(old > 1.0, 1.0, torch.where(old > 0.0, 0.0, -math.inf))
-        high = torch.where(old < 0.0, 0.0, torch.where(old < 1.0, 1.0, math.inf))
+        least, most = self.range
+        low = torch.where(old > most, most, torch.where(old > least, least, -math.inf))
+        high = torch.where(old < least, least, torch.where(old < most, most, math.inf))
         torch.clamp(new, low.to(new.dtype), high.to(new.dtype), out=new)
 
 
-__all__ = ["ACTIVATIONS", "Activation", "as_activation", "one_a_layer"]
+class ReLU6(HardSigmoid):
+    """φ(u) = clamp(u, 0, 6)."""
+
+    pieces = _pieces(6.0)
+    range = (0.0, 6.0)
+
+    def __init__(self) -> None:
+        super().__init__("relu6")
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Identity(),
     "sigmoid": Sigmoid(),
     "hard_sigmoid": HardSigmoid(),
     "tanh": Tanh(),
     "relu": ReLU(),
+    "relu6": ReLU6(),
     "leaky_relu": LeakyReLU(),
     "softplus": Softplus(),
 }
@@ -290,6 +258,7 @@ _KNOWN_FUNCTIONS: dict[Any, str] = {
     F.tanh: "tanh",
     torch.relu: "relu",
     F.relu: "relu",
+    F.relu6: "relu6",
     F.softplus: "softplus",
 }
 

@@ -14,6 +14,10 @@ from typing_extensions import Doc
 
 from eqprop.network.closed_form import ClosedForms
 
+Memory = dict[str, Tensor]
+"""What an edge keeps of the rate that it has driven with last, for the adjoint; it may be empty.
+Tensors are put in, and never written to afterwards: a copy of a state shares them."""
+
 Shape = tuple[int, ...]
 """The shape of one sample of a layer: ``(units,)``, or ``(channels, height, width)``."""
 
@@ -38,7 +42,10 @@ class Edge(nn.Module, ClosedForms, ABC):
         "pull": ("forward", "drive"),
         "gradient": ("forward", "drive"),
         "squared_norm": ("forward", "drive"),
+        "linear": ("forward", "drive"),
     }
+    linear: bool = False
+    """Whether K is linear in r: its norms then stay while the weights are held."""
 
     def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         super().__init__()
@@ -65,12 +72,17 @@ class Edge(nn.Module, ClosedForms, ABC):
         """The parameters of K, without the bias."""
         return (p for name, p in self.named_parameters() if name != "bias")
 
-    def drive(self, r: Tensor, out: Tensor, add: Tensor | None) -> None:
-        """Write K(r) + ``add`` into ``out``; ``add`` may be ``out`` itself, or a bias."""
+    def drive(self, r: Tensor, out: Tensor, add: Tensor | None, memory: Memory) -> None:
+        """Write K(r) + ``add`` into ``out``; ``add`` may be ``out`` itself, or a bias.
+
+        ``memory`` is of this edge and one state: ``pull`` and ``gradient`` get it as it is left.
+        """
         product = self.forward(r)
         out.copy_(product if add is None else product.add_(add))
 
-    def pull(self, r: Tensor, signal: Tensor, out: Tensor, add: Tensor | None) -> None:
+    def pull(
+        self, r: Tensor, signal: Tensor, out: Tensor, add: Tensor | None, memory: Memory
+    ) -> None:
         """Write Kᵀ ``signal`` + ``add`` into ``out``: the adjoint of K's derivative at ``r``."""
         with torch.enable_grad():
             leaf = r.detach().requires_grad_()
@@ -78,7 +90,13 @@ class Edge(nn.Module, ClosedForms, ABC):
         out.copy_(pulled if add is None else pulled + add)
 
     def gradient(
-        self, r: Tensor, signal: Tensor, scale: float, out: Sequence[Tensor], add: bool
+        self,
+        r: Tensor,
+        signal: Tensor,
+        scale: float,
+        out: Sequence[Tensor],
+        add: bool,
+        memory: Memory,
     ) -> None:
         """Write ``scale · Σ_batch signal · ∂K(r)/∂θ`` into ``out``, or add it.
 
@@ -97,7 +115,7 @@ class Edge(nn.Module, ClosedForms, ABC):
             if grad is not None:
                 buffer.add_(grad, alpha=scale)
 
-    def squared_norm(self, r: Tensor, stiffness: float | Tensor) -> Tensor:
+    def squared_norm(self, r: Tensor, stiffness: float | Tensor, memory: Memory) -> Tensor:
         """``Σ_k K_kj² stiffness_k`` of each unit j, in a shape that broadcasts to *in_shape.
 
         ``stiffness`` is one number, or one a unit (batch, *out_shape). Without a closed form it is
@@ -130,6 +148,8 @@ class Dense(Edge):
         bias: whether the layer has a bias.
     """
 
+    linear = True
+
     def __init__(
         self,
         in_shape: Sequence[int],
@@ -147,26 +167,36 @@ class Dense(Edge):
     def forward(self, r: Tensor) -> Tensor:
         return nn.functional.linear(r.flatten(1), self.weight)
 
-    def drive(self, r: Tensor, out: Tensor, add: Tensor | None) -> None:
+    def drive(self, r: Tensor, out: Tensor, add: Tensor | None, memory: Memory) -> None:
         flat = r if r.dim() == 2 else r.flatten(1)
         if add is None:
             torch.mm(flat, self.weight.t(), out=out)
         else:
             torch.addmm(add, flat, self.weight.t(), out=out)
 
-    def pull(self, r: Tensor, signal: Tensor, out: Tensor, add: Tensor | None) -> None:
-        flat = out if out.dim() == 2 else out.view(len(out), -1)
-        if add is None:
-            torch.mm(signal, self.weight, out=flat)
+    def pull(
+        self, r: Tensor, signal: Tensor, out: Tensor, add: Tensor | None, memory: Memory
+    ) -> None:
+        if out.dim() > 2:  # its elements may lie in memory in another order
+            pulled = (signal @ self.weight).view(out.shape)
+            torch.add(pulled, 0.0 if add is None else add, out=out)
+        elif add is None:
+            torch.mm(signal, self.weight, out=out)
         else:
-            torch.addmm(add.view_as(flat), signal, self.weight, out=flat)
+            torch.addmm(add, signal, self.weight, out=out)
 
     def gradient(
-        self, r: Tensor, signal: Tensor, scale: float, out: Sequence[Tensor], add: bool
+        self,
+        r: Tensor,
+        signal: Tensor,
+        scale: float,
+        out: Sequence[Tensor],
+        add: bool,
+        memory: Memory,
     ) -> None:
         torch.addmm(out[0], signal.t(), r.flatten(1), beta=float(add), alpha=scale, out=out[0])
 
-    def squared_norm(self, r: Tensor, stiffness: float | Tensor) -> Tensor:
+    def squared_norm(self, r: Tensor, stiffness: float | Tensor, memory: Memory) -> Tensor:
         squares = self.weight.square()
         if isinstance(stiffness, Tensor):
             return (stiffness.flatten(1) @ squares).view(-1, *self.in_shape)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from eqprop.network.activation import Activation
+from eqprop.network.activation import ACTIVATIONS, Activation
 from eqprop.network.local import LocalEnergy, Quadratic, Site
 
 
@@ -48,7 +48,7 @@ class Gaussian(LocalEnergy):
         return torch.addcmul(one, slope, torch.as_tensor(norm), out=slope).sub_(bend)
 
     def descend(self, s: Site, step: float, work: tuple[Tensor, Tensor]) -> None:
-        to = s.d if s.p is None else s.phi.pullback(s.p, s.u, s.r, work[0]).add_(s.d)
+        to = s.d if s.p is None else s.phi.pullback(s.p, s.u, s.r, s.p).add_(s.d)
         s.u.lerp_(to, step * self.scale)
 
 
@@ -57,6 +57,8 @@ class Hopfield(LocalEnergy):
 
     Source: Scellier & Bengio (2017), equation 1.
     """
+
+    suits_pictures = ("hard_sigmoid", "identity")
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
         return 0.5 * u.square() - r * d
@@ -85,7 +87,8 @@ class Hopfield(LocalEnergy):
 
     def descend(self, s: Site, step: float, work: tuple[Tensor, Tensor]) -> None:
         assert s.p is not None  # the drive at least
-        s.u.lerp_(s.phi.pullback(s.p, s.u, s.r, work[0]), step * self.scale)
+        out = work[0] if s.p is s.d else s.p  # in place, one pass through memory less
+        s.u.lerp_(s.phi.pullback(s.p, s.u, s.r, out), step * self.scale)
 
     def minimise(self, s: Site, cost: Quadratic, out: Tensor) -> Tensor:
         """Of the pieces of φ: on one, E + cost is ½ (1 + w) u² − (slope · p + v) u."""
@@ -95,6 +98,8 @@ class Hopfield(LocalEnergy):
                 f"hard_sigmoid), not {s.phi.name}"
             )
         total = s.d if s.p is None else s.p
+        if s.phi.unit_slopes and not isinstance(cost.v, Tensor):  # 0 lies in the range of all
+            return s.phi.value_(total, out)
         stiffness = torch.as_tensor(1.0 + cost.w / self.scale)
         least = torch.full_like(total, math.inf)
         for low, high, slope, intercept in s.phi.pieces:
@@ -104,6 +109,160 @@ class Hopfield(LocalEnergy):
             torch.where(value < least, at, out, out=out)
             torch.minimum(least, value, out=least)
         return out
+
+    def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:
+        """φ(p), the nudge's gradient taken off p, where φ is a projection."""
+        if not s.phi.unit_slopes:
+            raise ValueError(
+                "dynamics.rule=projected: the Hopfield energy needs an activation that is a "
+                f"projection (identity, relu, hard_sigmoid, relu6), not {s.phi.name}; choose "
+                "dynamics.rule=newton"
+            )
+        total = _nudged(s.d if s.p is None else s.p, nudge, self.scale, out)
+        return _rate(s.phi, total, out)
+
+
+class PredictiveCoding(LocalEnergy):
+    """E = ½ Σ_l ‖u_l − φ_l(d_l)‖², predictive coding with the rate as state.
+
+    Source: Kerjan, Høier & Scellier (2026); β of :class:`Gaussian` is twice β of this one.
+    """
+
+    acts_on_drive = True
+    feedforward = True
+    suits_dense = suits_pictures = ("relu", "identity")
+
+    def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
+        return 0.5 * (u - phi(d)).square()
+
+    def signal(self, s: Site, out: Tensor) -> Tensor:
+        """φ'(d) ⊙ (u − φ(d))."""
+        assert s.work is not None
+        predicted = s.phi.value_(s.d, s.work)
+        return s.phi.pullback(torch.sub(s.u, predicted, out=out), s.d, predicted, out)
+
+    def state_term(self, s: Site, out: Tensor) -> Tensor:
+        return torch.sub(s.u, s.phi.value_(s.d, out), out=out)
+
+    def rate_term(self, s: Site, out: Tensor) -> None:
+        return None
+
+    def stiffness(self, s: Site) -> Tensor:
+        """φ'(d)² − φ''(d) ⊙ (u − φ(d))."""
+        predicted = s.phi.value_(s.d, torch.empty_like(s.d))
+        error, out = s.u - predicted, torch.empty_like(s.d)
+        pulled = s.phi.pullback(error, s.d, predicted, torch.empty_like(s.d))
+        bend = s.phi.second_pullback(error, pulled, s.d, predicted, torch.empty_like(s.d))
+        return s.phi.slope_(s.d, predicted, out).square().sub_(bend)
+
+    def curvature(
+        self, s: Site, p: Tensor, pulled: Tensor, norm: Tensor | float, out: Tensor
+    ) -> Tensor:
+        """1 + norm."""
+        return out.fill_(1.0).add_(norm)
+
+    def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:
+        """φ(d) + f; the projection φ(d + f) where φ is one, so that u stays in range.
+
+        Both leave the signal that they should, since φ' is then 0 or 1.
+        """
+        inside = s.phi.unit_slopes
+        total = s.d if inside else _rate(s.phi, s.d, out)
+        if s.p is not None:
+            total = torch.add(total, s.p, out=out)
+        total = _nudged(total, nudge, self.scale, out)
+        return _rate(s.phi, total, out) if inside else total
+
+
+class RateHopfield(LocalEnergy):
+    """E = Σ_{l ≥ 1} Σ G_l(u_l) − u_l · d_l with G' = φ⁻¹: at equilibrium, u = φ(d + feedback).
+
+    What most published code calls a Hopfield network. Its equilibria are those of
+    :class:`Hopfield` where φ is a projection (relu, hard_sigmoid, relu6, identity).
+    Source: Hopfield (1984), equation 5.
+    """
+
+    acts_on_drive = True
+    suits_dense = suits_pictures = ("hard_sigmoid", "identity")
+
+    def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
+        return phi.primitive(u) - r * d
+
+    def domain(self, phi: Activation) -> tuple[float, float]:
+        try:
+            phi.primitive(torch.zeros(1))
+        except ValueError as error:
+            known = ", ".join(name for name in ACTIVATIONS if name != "softplus")
+            raise ValueError(
+                f"model.activation={phi.name}: its energy needs the inverse of the activation in "
+                f"closed form; choose one of {known}"
+            ) from error
+        return phi.range
+
+    def signal(self, s: Site, out: Tensor) -> Tensor:
+        return s.u
+
+    def state_term(self, s: Site, out: Tensor) -> Tensor:
+        return out.copy_(s.phi.inverse(s.u))
+
+    def rate_term(self, s: Site, out: Tensor) -> Tensor:
+        return s.d
+
+    def stiffness(self, s: Site) -> float:
+        return 0.0
+
+    def curvature(
+        self, s: Site, p: Tensor, pulled: Tensor, norm: Tensor | float, out: Tensor
+    ) -> Tensor:
+        """The slope of the chord from u to φ(p), where ∂E/∂u vanishes: no step overshoots.
+
+        The tangent's, 1 / φ'(φ⁻¹(u)), would: it is steepest at the ends of the range. It counts
+        where u is at φ(p) already, and where φ is piecewise linear.
+        """
+        if s.phi.pieces:
+            return super().curvature(s, p, pulled, norm, out)
+        v = s.phi.inverse(s.u)
+        r = s.phi(v)
+        tangent, gap = s.phi.slope_(v, r, out).reciprocal_(), r - s.phi(p)
+        near = gap.abs() <= math.sqrt(torch.finfo(gap.dtype).eps)
+        return torch.where(near, tangent, (v - p) / gap, out=out)
+
+    def minimise(self, s: Site, cost: Quadratic, out: Tensor) -> Tensor:
+        """φ(p), or φ((p + v) / (1 + w)) where φ is a projection."""
+        total = s.d if s.p is None else s.p
+        if isinstance(cost.v, Tensor) or cost.w:
+            if not s.phi.unit_slopes:
+                raise ValueError(
+                    "dynamics=exact: the layer that is nudged needs an activation that is a "
+                    f"projection (identity, relu, hard_sigmoid, relu6), not {s.phi.name}; choose "
+                    "model.output_activation=identity or dynamics=sweep dynamics.rule=projected"
+                )
+            pulled = total + cost.v / self.scale
+            total = torch.div(pulled, 1.0 + cost.w / self.scale, out=out)
+        return s.phi.value_(total, out)
+
+    def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:
+        """φ(p), the nudge's gradient taken off p; with a projection φ, where F is least."""
+        if isinstance(nudge, Quadratic) and not s.phi.unit_slopes:
+            nudge = s.u * nudge.w - nudge.v
+        total = _nudged(s.d if s.p is None else s.p, nudge, self.scale, out)
+        return _rate(s.phi, total, out)
+
+
+def _nudged(
+    total: Tensor, nudge: Tensor | Quadratic | None, scale: float, out: Tensor | None
+) -> Tensor:
+    """Where u − ``total``, and the gradient of a nudge over ``scale``, add up to zero."""
+    if nudge is None:
+        return total
+    if isinstance(nudge, Tensor):
+        return torch.sub(total, nudge, alpha=1.0 / scale, out=out)
+    pulled = total + nudge.v / scale
+    return torch.div(pulled, torch.as_tensor(1.0 + nudge.w / scale), out=out)
+
+
+def _rate(phi: Activation, u: Tensor, out: Tensor | None) -> Tensor:
+    return phi(u) if out is None else phi.value_(u, out)
 
 
 @lru_cache

@@ -68,7 +68,8 @@ class WeightGradient:
             for edge in network.into[layer]:
                 if not state.clamped[edge.source]:
                     rate = network.rate(state, edge.source)
-                    edge.gradient(rate, signal, scale, self._of_edge[edge], add=not first)
+                    memory = state.memory[edge]
+                    edge.gradient(rate, signal, scale, self._of_edge[edge], not first, memory)
 
     @torch.no_grad()
     def finish(self, state: State) -> list[Tensor]:
@@ -84,7 +85,8 @@ class WeightGradient:
             for edge in network.into[layer]:
                 if state.clamped[edge.source]:
                     rate = network.rate(state, edge.source)
-                    edge.gradient(rate, total, scale, self._of_edge[edge], add=False)
+                    memory = state.memory[edge]
+                    edge.gradient(rate, total, scale, self._of_edge[edge], False, memory)
             if bias is not None:
                 rest = [dim for dim in range(total.dim()) if dim != 1]
                 torch.sum(total, rest, out=bias).mul_(scale)

@@ -1,10 +1,11 @@
 """The local terms of an energy: what each unit adds, given its state, its rate and its drive.
 
-With the edges K_e, the rates r_l = φ_l(u_l) and the drives d_l = b_l + Σ_e K_e(r_source),
+With the edges K_e, the rates r_l and the drives d_l = b_l + Σ_e K_e(r_source),
 
     E(u) = scale · Σ_{l ≥ 1} Σ_units ε(u_l, r_l, d_l).
 
-A layer sends back the signal σ_l = −∂ε/∂d_l; what it receives is the pressure on its rate,
+The rate is r_l = φ_l(u_l); or the state itself, where φ_l acts on the drive (``acts_on_drive``). A
+layer sends back the signal σ_l = −∂ε/∂d_l; what it receives is the pressure on its rate,
 p_l = −∂ε/∂r_l + Σ_e K_eᵀ σ_target. So
 
     ∂E/∂u_l = scale · (∂ε/∂u_l − φ'_l(u_l) ⊙ p_l),
@@ -16,13 +17,14 @@ the rest. Each closed form that is added saves time and changes no result.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from eqprop.network.activation import Activation
+from eqprop.network.activation import ACTIVATIONS, Activation
 from eqprop.network.closed_form import ClosedForms
 
 
@@ -38,6 +40,8 @@ class Site(NamedTuple):
     """The drive."""
     p: Tensor | None = None
     """The pressure on the rate; None where it is zero. A buffer that may be overwritten."""
+    work: Tensor | None = None
+    """A buffer for φ(d), of the energies whose rate is the state."""
 
 
 class Quadratic(NamedTuple):
@@ -47,7 +51,8 @@ class Quadratic(NamedTuple):
     v: Tensor | float = 0.0
 
 
-_TERMS = ("value", "signal", "state_term", "rate_term")
+_OF = ("value", "rate_phi", "acts_on_drive")
+_TERMS = (*_OF, "signal", "state_term", "rate_term")
 
 
 class LocalEnergy(ClosedForms, ABC):
@@ -57,28 +62,51 @@ class LocalEnergy(ClosedForms, ABC):
 
     Attributes:
         scale: the factor before the sum of the terms.
-        feedforward: whether u_l = d_l in every layer is the free equilibrium, of energy zero and
-            with a weight gradient of zero.
+        feedforward: whether the feed-forward pass, with each layer at ``forward`` of its drive, is
+            the free equilibrium, of energy zero and with a weight gradient of zero.
     """
 
     closed_forms: ClassVar = {
-        "signal": ("value",),
-        "state_term": ("value",),
-        "rate_term": ("value",),
-        "stiffness": ("value", "signal"),
+        "signal": _OF,
+        "state_term": _OF,
+        "rate_term": _OF,
+        "stiffness": (*_OF, "signal"),
         "curvature": (*_TERMS, "stiffness"),
         "descend": _TERMS,
         "minimise": _TERMS,
-        "feedforward": _TERMS,
+        "project": _TERMS,
+        "feedforward": (*_TERMS, "forward"),
     }
     scale = 1.0
+    acts_on_drive = False
+    """Whether φ acts on the drive, and the rate is the state itself."""
     feedforward = False
+    suits_dense: ClassVar[tuple[str, str]] = ("sigmoid", "sigmoid")
+    suits_pictures: ClassVar[tuple[str, str]] = ("sigmoid", "sigmoid")
+    """The activations, of hidden layers and output, that train well: of dense layers, and of
+    convolutions."""
     own_curvature = 1.0
     """∂²ε/∂u² of a unit by itself: a Newton step divides by no less."""
 
     @abstractmethod
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
         """ε of each unit, of u's shape, differentiable; ``phi`` is the layer's activation."""
+
+    def forward(self, d: Tensor, phi: Activation) -> Tensor:
+        """The state of a layer in a feed-forward pass, differentiable: d, or φ(d)."""
+        return phi(d) if self.acts_on_drive else d
+
+    def rate_phi(self, phi: Activation) -> Activation:
+        """What makes the rate of the state: φ, or the identity."""
+        return ACTIVATIONS["identity"] if self.acts_on_drive else phi
+
+    def domain(self, phi: Activation) -> tuple[float, float]:
+        """The interval in which the energy of a unit is finite.
+
+        Raises:
+            ValueError: if the energy is not known for this activation.
+        """
+        return -math.inf, math.inf
 
     def input_term(self, u: Tensor) -> Tensor | None:
         """What each unit of the input layer adds, of u's shape, differentiable; None: nothing."""
@@ -112,16 +140,16 @@ class LocalEnergy(ClosedForms, ABC):
         slope = self._derivative(s, "r", torch.empty_like(out))
         with torch.enable_grad():
             u = s.u.detach().requires_grad_()
-            r = s.phi(u)
+            r = self.rate_phi(s.phi)(u)
             total = self.value(u, r, s.d.detach(), s.phi) - r * (p + slope)
             out.copy_(_second(total, u))
-        return out.add_(s.phi.slope_(s.u, s.r, slope).square_().mul_(norm))
+        return out.add_(self.rate_phi(s.phi).slope_(s.u, s.r, slope).square_().mul_(norm))
 
     def descend(self, s: Site, step: float, work: tuple[Tensor, Tensor]) -> None:
         """Move ``s.u`` by −step · ∂E/∂u; ``work`` are two tensors of its shape."""
         gradient = self.state_term(s, work[1])
         if s.p is not None:
-            pulled = s.phi.pullback(s.p, s.u, s.r, work[0])
+            pulled = self.rate_phi(s.phi).pullback(s.p, s.u, s.r, work[0])
             gradient = torch.sub(gradient, pulled, out=work[1])
         s.u.sub_(gradient, alpha=step * self.scale)
 
@@ -133,6 +161,23 @@ class LocalEnergy(ClosedForms, ABC):
         """
         raise ValueError(
             f"{type(self).__name__} has no closed form for the minimum of a layer: choose "
+            "dynamics=newton or dynamics=euler"
+        )
+
+    def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:
+        """The state at which the gradient of E and a nudge vanishes, the other layers held.
+
+        Without ``out`` it is a new tensor, differentiable in what the site holds.
+
+        ``nudge`` is the nudge itself where it is quadratic, else its gradient at the present
+        state, which is held. So are the signals of the layers above, where they depend on the
+        state: it is one step of a fixed-point iteration.
+
+        Raises:
+            ValueError: if there is no closed form for it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no closed form for the projected update of a layer: choose "
             "dynamics=newton or dynamics=euler"
         )
 

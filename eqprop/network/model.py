@@ -181,7 +181,7 @@ class EnergyBasedModel(Network):
         for i, g in enumerate(gradient):
             if g is not None:
                 self.u[i].sub_(g, alpha=dt / tau)
-                self.moved(self.state, i)
+                self.state.moved(i)
         return float(residual(gradient))
 
     @torch.no_grad()

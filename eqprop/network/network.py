@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from eqprop.network.cost import Nudge
 from eqprop.network.edge import Edge, Shape
 from eqprop.network.local import InputTerms, LocalEnergy, Site
 from eqprop.network.state import State
+from eqprop.network.topology import check_edges, in_order
 
 
 class Network(nn.Module):
@@ -30,6 +33,10 @@ class Network(nn.Module):
     Attributes:
         W: the edges.
         into, out_of: for each layer, the edges that end, and that begin, there.
+        order: the layers above the input, each after those that drive it.
+        cycle: layers that edges go around through, where they do: then there is no such order.
+        domains: the interval in which the energy of a unit is finite, for each layer.
+        bounded: whether the energy of a unit is finite in an interval only.
         descends_by_terms: whether ``descend`` of the local terms is a step down `gradient`: it does
             not look for kinks that can hold a unit, and knows of no subclass.
     """
@@ -46,19 +53,42 @@ class Network(nn.Module):
         self.n_layers = len(self.shapes)
         self.phi = list(phi)
         self.local = local
+        self.rate_phi = [local.rate_phi(layer) for layer in self.phi]
         self.terms = [InputTerms(local), *[local] * (self.n_layers - 1)]
         self.W = nn.ModuleList(edges)
+        self.edges = list(edges)
+        self.channels_last = False
         self._differentiated: Callable[[Sequence[Tensor]], Tensor] | None = None
         self.into = [[e for e in edges if e.target == layer] for layer in range(self.n_layers)]
         self.out_of = [[e for e in edges if e.source == layer] for layer in range(self.n_layers)]
-        kinks = any(type(phi).at_kinks_ is not Activation.at_kinks_ for phi in self.phi)
-        plain = self.layerwise and not self._overrides("newton_terms")
+        kinks = any(type(phi).at_kinks_ is not Activation.at_kinks_ for phi in self.rate_phi)
+        parts = ("rate", "drive", "signal", "site", "newton_terms")
+        plain = self.layerwise and not self._overrides(*parts)
         self.descends_by_terms = plain and not kinks
         self.drives = [[e.target for e in out] for out in self.out_of]
+        everywhere = -math.inf, math.inf
+        self.domains = [everywhere, *(local.domain(layer) for layer in self.phi[1:])]
+        self.bounded = any(domain != everywhere for domain in self.domains)
+        check_edges(self.shapes, self.edges)
+        self.order, self.cycle = in_order(self.n_layers, self.edges)
+        if self.cycle and local.feedforward:
+            path = " -> ".join(map(str, self.cycle))
+            raise ValueError(
+                f"{type(local).__name__} needs an order of the layers, but edges go around "
+                f"through layers {path}"
+            )
         self.biases = [
             next((e for e in into if getattr(e, "bias", None) is not None), None)
             for into in self.into
         ]
+
+    def use_channels_last(self) -> None:
+        """Keep pictures, and the kernels that make them, with the channels of a pixel together.
+
+        Convolutions are faster so. States made before this call are not changed.
+        """
+        self.channels_last = True
+        self.to(memory_format=torch.channels_last)
 
     def compile_energy(self) -> None:
         """Have torch compile ``energy`` for where autograd differentiates it: it takes seconds."""
@@ -72,7 +102,7 @@ class Network(nn.Module):
     @property
     def by_autograd(self) -> bool:
         """Whether a subclass gives the energy itself, so that no closed form is known of it."""
-        return self._overrides("energy")
+        return self._overrides("energy", "driven")
 
     def _overrides(self, *names: str) -> bool:
         """Whether a subclass overrides one of these methods."""
@@ -81,29 +111,40 @@ class Network(nn.Module):
     @property
     def layerwise(self) -> bool:
         """Whether layers can be moved by the closed forms of the local terms."""
-        return not self._overrides("energy", "gradient", "layer_gradient")
+        return not self._overrides("energy", "driven", "gradient", "layer_gradient")
 
     @property
     def feedforward(self) -> bool:
         """Whether a feed-forward pass finds the free equilibrium, where every gradient is zero."""
         moves = ("site", "gradient", "layer_gradient", "newton_terms")
-        given = ("energy", "rate", "drive", "signal", *moves)
+        given = ("energy", "driven", "rate", "drive", "signal", *moves)
         return self.local.feedforward and not self._overrides(*given)
 
     def new_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
         """A state for batches of that size, like the parameters in dtype and device."""
         like = next(self.parameters(), torch.empty(0)).detach()
-        return State(self.shapes, self.phi, self.drives, batch_size, like, generator)
+        layers = self.shapes, self.phi, self.rate_phi, self.edges
+        return State(*layers, batch_size, like, generator, self.channels_last)
 
     # ------------------------------------------------------------------ differentiable
 
+    def forward(self, x: Tensor) -> Tensor:
+        """The output (batch, *shape) of a feed-forward pass from the input, differentiable."""
+        u = {0: x.reshape(len(x), *self.shapes[0])}
+        rates = {0: self.rate_phi[0](u[0])}
+        for layer in self.order:
+            u[layer] = self.local.forward(self.driven(layer, rates), self.phi[layer])
+            rates[layer] = self.rate_phi[layer](u[layer])
+        return u[self.n_layers - 1]
+
     def energy(self, u: Sequence[Tensor]) -> Tensor:
         """E(u) per sample (batch,), differentiable in ``u`` and the parameters, without a cost."""
-        rates = [phi(layer) for phi, layer in zip(self.phi, u, strict=True)]
-        drives = [u[0], *(self._driven(layer, rates) for layer in range(1, self.n_layers))]
+        rates = [phi(layer) for phi, layer in zip(self.rate_phi, u, strict=True)]
+        drives = [u[0], *(self.driven(layer, rates) for layer in range(1, self.n_layers))]
         return self._sum(u, rates, drives)
 
-    def _driven(self, layer: int, rates: Sequence[Tensor]) -> Tensor:
+    def driven(self, layer: int, rates: Any) -> Tensor:
+        """The drive of ``layer``, differentiable, from the rates by layer."""
         parts = [edge.forward(rates[edge.source]) for edge in self.into[layer]]
         bias = self._bias(layer)
         return sum(parts[1:], parts[0]) + (0.0 if bias is None else bias)
@@ -131,7 +172,7 @@ class Network(nn.Module):
         """r of ``layer``."""
         site = state.sites[layer]
         if not state.rate_known[layer]:
-            site.phi.value_(site.u, site.r)
+            self.rate_phi[layer].value_(site.u, site.r)
             state.rate_known[layer] = state.holding
         return site.r
 
@@ -141,7 +182,7 @@ class Network(nn.Module):
         if not state.drive_known[layer]:
             add = self._bias(layer)
             for edge in self.into[layer]:
-                edge.drive(self.rate(state, edge.source), out, add)
+                edge.drive(self.rate(state, edge.source), out, add, state.memory[edge])
                 add = out
             state.drive_known[layer] = state.holding
         return out
@@ -152,22 +193,23 @@ class Network(nn.Module):
         self.drive(state, layer)
         return self.local.signal(state.sites[layer], state.signal[layer])
 
-    def site(self, state: State, layer: int) -> Site:
-        """What the local terms see of ``layer``: all that it holds is up to date now."""
+    def site(self, state: State, layer: int, signals: Mapping[int, Tensor] | None = None) -> Site:
+        """What the local terms see of ``layer``: all that it holds is up to date now.
+
+        ``signals`` are those of the layers that it drives, where they are at hand.
+        """
         site = state.sites[layer]
         self.rate(state, layer)
         self.drive(state, layer)
         add = self.terms[layer].rate_term(site, state.work[layer])
         if site.p is None:  # it drives no other
-            return site._replace(p=add)
+            return site if add is None else site._replace(p=add)
         for edge in self.out_of[layer]:
-            edge.pull(site.r, self.signal(state, edge.target), site.p, add)
+            to = edge.target
+            signal = signals[to] if signals is not None else self.signal(state, to)
+            edge.pull(site.r, signal, site.p, add, state.memory[edge])
             add = site.p
         return site
-
-    def moved(self, state: State, layer: int) -> None:
-        """Say that ``layer`` of the state has moved, for what is known of it is known no more."""
-        state.moved(layer)
 
     @torch.no_grad()
     def energies(self, state: State, nudge: Nudge | None = None) -> Tensor:
@@ -184,8 +226,8 @@ class Network(nn.Module):
     def gradient(self, state: State, nudge: Nudge | None = None) -> list[Tensor | None]:
         """∂F/∂u of each layer, in ``state.gradient``; None in the place of a clamped layer.
 
-        Where a unit lies on a kink of its activation, it is the slope of the side to which the
-        unit can move downhill, and 0 where there is none.
+        Where a unit lies on a kink of its activation, or at an end of its domain, it is the slope
+        of the side to which the unit can move downhill, and 0 where there is none.
         """
         free = state.free
         if self.by_autograd:
@@ -218,7 +260,7 @@ class Network(nn.Module):
 
         ``nudge`` is given for the layer that it nudges.
         """
-        terms, phi, out = self.terms[layer], site.phi, state.gradient[layer]
+        terms, phi, out = self.terms[layer], self.rate_phi[layer], state.gradient[layer]
         pressure = site.p if site.p is not None else state.work[layer].zero_()
         pulled = phi.pullback(pressure, site.u, site.r, state.pulled[layer])
         torch.sub(terms.state_term(site, out), pulled, out=out)
@@ -227,6 +269,7 @@ class Network(nn.Module):
             out.add_(nudge.gradient(site.u, bend), alpha=1.0 / terms.scale)
         if phi.pieces:
             phi.at_kinks_(out, pulled, site.u)
+        rest_at_bounds_(out, site.u, self.domains[layer])
         if not curvature:
             return out, out
         bend = terms.curvature(site, pressure, pulled, self.norm(state, layer), bend)
@@ -245,7 +288,10 @@ class Network(nn.Module):
             out.zero_() if grad is None else out.copy_(grad)
 
     def norm(self, state: State, layer: int) -> Tensor | float:
-        """``Σ_e diag(K_eᵀ stiffness K_e)`` over the edges out of ``layer``."""
+        """``Σ_e diag(K_eᵀ stiffness K_e)`` over the edges out of ``layer``.
+
+        Where several of them end in one layer, it is a bound on the diagonal of their sum.
+        """
         known = state.norm[layer]
         if known is not None:
             return known
@@ -254,30 +300,35 @@ class Network(nn.Module):
         for edge in self.out_of[layer]:
             self.signal(state, edge.target)
             stiffness = self.local.stiffness(state.sites[edge.target])
-            constant = constant and not isinstance(stiffness, Tensor)
+            constant = constant and edge.linear and not isinstance(stiffness, Tensor)
             if isinstance(stiffness, Tensor) or stiffness != 0.0:
-                total = total + edge.squared_norm(self.rate(state, layer), stiffness)
+                rate, memory = self.rate(state, layer), state.memory[edge]
+                beside = self.drives[layer].count(edge.target)  # (Σ_n k)² ≤ n Σ k²
+                total = total + beside * edge.squared_norm(rate, stiffness, memory)
         if constant and state.holding:  # as long as the weights are
             state.norm[layer] = total
         return total
 
     @torch.no_grad()
     def feed_forward(self, state: State) -> None:
-        """Put each free layer at its drive, in order: the free equilibrium of some energies.
+        """Put each free layer where its drive alone would, in order.
 
-        Raises:
-            ValueError: if a relaxation is the only way to the free equilibrium.
+        Where the network is ``feedforward``, that is the free equilibrium.
         """
-        if not self.feedforward:
-            name = type(self.local).__name__
-            raise ValueError(
-                f"{name} has no feed-forward pass: choose dynamics.init=normal or zeros"
-            )
-        for layer in range(1, self.n_layers):
+        for layer in self.order:
             drive = self.drive(state, layer)
             if not state.clamped[layer]:
-                state.u[layer].copy_(drive)
-                self.moved(state, layer)
+                state.u[layer].copy_(self.local.forward(drive, self.phi[layer]))
+                state.moved(layer)
+        if state.holding and self.feedforward and not any(state.clamped[1:]):
+            state.at_rest = set(range(1, self.n_layers))
+
+
+def rest_at_bounds_(grad: Tensor, u: Tensor, bounds: tuple[float, float]) -> None:
+    """Make ``grad`` 0 where it would move ``u`` out of its bounds."""
+    low, high = bounds
+    if math.isfinite(low) or math.isfinite(high):
+        grad.masked_fill_(((u <= low) & (grad > 0)) | ((u >= high) & (grad < 0)), 0.0)
 
 
 def residual(gradient: Sequence[Tensor | None]) -> Tensor:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from eqprop.network.activation import Activation
+from eqprop.network.edge import Edge, Memory
 from eqprop.network.local import Site
 
 # A product that ends in a layer this narrow (the classes) goes into a buffer stored column by
@@ -45,13 +46,24 @@ class Layers(list[Tensor]):
             layer.copy_(value)
 
 
+class Snapshot(NamedTuple):
+    """A state as it was, with the drives that were known of it while the weights were held."""
+
+    u: list[Tensor]
+    drives: dict[int, Tensor]
+    memory: dict[Edge, Memory]
+    at_rest: set[int]
+    hold: object | None
+
+
 class State:
     """What a network relaxes: the layers of one batch, and which of them are clamped.
 
     Args:
         shapes: one sample's shape of each layer.
         phi: one activation a layer.
-        drives: for each layer, those that it drives.
+        rate_phi: what makes the rates of the states: the same, or identities.
+        edges: what joins the layers.
         batch_size: samples, fixed.
         like: a tensor of the dtype and device wanted.
         generator: source of ``reset``'s noise; None is torch's own.
@@ -61,28 +73,43 @@ class State:
         clamped: for each layer, whether it is held.
         sites: for each layer, its state, rate, drive and pressure: the buffers themselves.
         signal, gradient, curvature, pulled, work, contrast: more buffers shaped like ``u``.
-        holding: whether the weights are held, so that what is known stays known.
         norm: what a Newton step keeps of the edges out of a layer while the weights are held.
         rate_known, drive_known: whether a buffer holds what belongs to the layers as they are now.
+        carries: whether a free phase may start from where the last batch ended.
+        memory: what each edge keeps of the rate it has driven with last, such as a pool's arg-max.
+        at_rest: layers that no signal has reached since a feed-forward pass: there, the gradient
+            is zero.
     """
 
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
         phi: Sequence[Activation],
-        drives: Sequence[Sequence[int]],
+        rate_phi: Sequence[Activation],
+        edges: Sequence[Edge],
         batch_size: int,
         like: Tensor,
         generator: torch.Generator | None = None,
+        channels_last: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"a batch has at least one sample, not {batch_size}")
         self.batch_size = batch_size
-        self.drives = drives
+        layers = range(len(shapes))
+        self.drives = [[e.target for e in edges if e.source == layer] for layer in layers]
+        sources = [[e.source for e in edges if e.target == layer] for layer in layers]
+        self._reach = [
+            {layer, *sources[layer]}.union(self.drives[layer], *(sources[t] for t in targets))
+            for layer, targets in enumerate(self.drives)
+        ]  # where the gradient depends on a layer
+        self.memory: dict[Edge, Memory] = {edge: {} for edge in edges}
         self.generator = generator
+        self.carries = False
+        self.at_rest: set[int] = set()
 
         def buffers() -> list[Tensor]:
-            return [like.new_zeros(batch_size, *shape) for shape in shapes]
+            found = [like.new_zeros(batch_size, *shape) for shape in shapes]
+            return [_channels_last(t) for t in found] if channels_last else found
 
         self.u = Layers(buffers())
         self.clamped = [False] * len(shapes)
@@ -93,13 +120,14 @@ class State:
             Site(
                 phi=phi[layer],
                 u=u,
-                r=u if phi[layer].is_identity else torch.zeros_like(u),
-                d=_product_buffer(shapes[layer], batch_size, like),
-                p=torch.zeros_like(u) if drives[layer] else None,
+                r=u if rate_phi[layer].is_identity else torch.zeros_like(u),
+                d=_narrow(u) if u.dim() == 2 and u.shape[1] <= NARROW else torch.zeros_like(u),
+                p=torch.zeros_like(u) if self.drives[layer] else None,
+                work=torch.zeros_like(u) if rate_phi[layer].is_identity else None,
             )
             for layer, u in enumerate(self.u)
         ]
-        self.holding = False
+        self._hold: object | None = None
         self.forget()
 
     def clamp(self, layer: int, value: Tensor) -> None:
@@ -131,17 +159,31 @@ class State:
                 self.u[layer].zero_()
         self.forget()
 
-    def copy(self) -> list[Tensor]:
-        """Copies of the free layers; clamped ones are shared."""
-        return [
-            u if clamped else u.clone() for u, clamped in zip(self.u, self.clamped, strict=True)
-        ]
+    def copy(self) -> Snapshot:
+        """Copies of the free layers, and of what they drive; clamped ones are shared."""
+        moving = {target for layer in self.free for target in self.drives[layer]}
+        return Snapshot(
+            [u if held else u.clone() for u, held in zip(self.u, self.clamped, strict=True)],
+            {i: self.sites[i].d.clone() for i in moving if self.drive_known[i]},
+            {edge: dict(kept) for edge, kept in self.memory.items()},
+            set(self.at_rest),
+            self._hold,
+        )
 
-    def restore(self, layers: Sequence[Tensor]) -> None:
-        """Put back what ``copy`` returned."""
+    def restore(self, before: Snapshot) -> None:
+        """Put back what ``copy`` returned; what was known then is known again, in the same hold."""
         for layer in self.free:
-            self.u[layer] = layers[layer]
+            self.u[layer] = before.u[layer]
             self.moved(layer)
+        if self._hold is None or before.hold is not self._hold:
+            return
+        self.at_rest = set(before.at_rest)
+        for layer, drive in before.drives.items():
+            self.sites[layer].d.copy_(drive)
+            self.drive_known[layer] = True
+        for edge, kept in before.memory.items():
+            if edge.target in before.drives:  # what clamped layers drive may be known since
+                self.memory[edge] = dict(kept)
 
     # ------------------------------------------------- what is known, while the weights are held
 
@@ -150,32 +192,42 @@ class State:
         """Within it no weight changes, so that rates and drives of unmoved layers stay known.
 
         The product of a clamped input with its weights, the only large one of a relaxation, is so
-        computed once for all phases of a batch. Whoever moves a layer says so by `Network.moved`.
+        computed once for all phases of a batch. Whoever moves a layer says so by ``moved``.
         """
         if self.holding:
             yield
             return
-        self.holding = True
+        self._hold = object()
         try:
             yield
         finally:
-            self.holding = False
+            self._hold = None
             self.forget()
+
+    @property
+    def holding(self) -> bool:
+        """Whether the weights are held, so that what is known stays known."""
+        return self._hold is not None
 
     def forget(self) -> None:
         """Nothing is known any more: weights or layers have changed."""
         layers = len(self.u)
         self.rate_known, self.drive_known = [False] * layers, [False] * layers
         self.norm: list[Tensor | float | None] = [None] * layers
+        self.at_rest = set()
 
     def moved(self, layer: int) -> None:
         """Say that ``layer`` has moved."""
         self.rate_known[layer] = False
         for target in self.drives[layer]:
             self.drive_known[target] = False
+        if self.at_rest:
+            self.at_rest -= self._reach[layer]
 
 
-def _product_buffer(shape: tuple[int, ...], batch_size: int, like: Tensor) -> Tensor:
-    if len(shape) == 1 and shape[0] <= NARROW:
-        return like.new_zeros(*shape, batch_size).t()
-    return like.new_zeros(batch_size, *shape)
+def _narrow(u: Tensor) -> Tensor:
+    return u.new_zeros(u.shape[1], len(u)).t()
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -11,15 +12,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from eqprop.network import Network, Nudge, State
-from eqprop.relaxation.solver import (
-    Init,
-    NudgedSteps,
-    Solver,
-    Steps,
-    StepSize,
-    TimeConstant,
-    Tolerance,
-)
+from eqprop.relaxation.solver import Solver, Steps, StepSize
 
 
 class Anderson(Solver):
@@ -33,16 +26,14 @@ class Anderson(Solver):
 
     Args:
         dt: step size of the Euler map, in units of time.
-        tau: time constant τ, in the same units.
         memory: states to combine; each costs two copies of the state.
         regularisation: added to the normal equation's diagonal, relative to its trace.
-        n_relax: see :class:`Solver`, as are the rest.
+        n_relax, keys: see :class:`Solver`.
     """
 
     def __init__(
         self,
         dt: StepSize = 0.2,
-        tau: TimeConstant = 1.0,
         memory: Annotated[
             int, Ge(2), Le(50), Doc("states that are combined; each costs two copies of the state")
         ] = 5,
@@ -50,11 +41,9 @@ class Anderson(Solver):
             float, Gt(0), Doc("added to the normal equation's diagonal, relative to its trace")
         ] = 1e-8,
         n_relax: Steps = 15,
-        n_nudged: NudgedSteps = None,
-        tol: Tolerance = 0.0,
-        init: Init = "auto",
+        **keys: Any,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
+        super().__init__(n_relax, dt=dt, **keys)
         self.memory = memory
         self.regularisation = regularisation
         self._taken = 0
@@ -131,5 +120,8 @@ def _assign(network: Network, state: State, flat: Tensor) -> None:
         layer = state.u[i]
         size = layer[0].numel()
         layer.copy_(flat[:, at : at + size].view_as(layer))
-        network.moved(state, i)
+        low, high = network.domains[i]
+        if math.isfinite(low) or math.isfinite(high):
+            layer.clamp_(low, high)
+        state.moved(i)
         at += size

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.network import Network, Nudge, State, residual
+from eqprop.network import Network, Nudge, Site, State, residual
+from eqprop.network.network import rest_at_bounds_
 from eqprop.relaxation.compiled import Move
-from eqprop.relaxation.solver import (
-    Init,
-    NudgedSteps,
-    Solver,
-    Steps,
-    StepSize,
-    TimeConstant,
-    Tolerance,
-)
+from eqprop.relaxation.solver import Solver, Steps, StepSize, TimeConstant
 
 SHRINK, GROW = 0.5, 1.1
 ROUNDING = 8.0  # an energy rises only by more than this many of its own last digits
@@ -35,7 +28,7 @@ class Euler(Solver):
         clip: project the state after each step, on an interval [low, high], or with ``auto`` each
             layer on the range of its activation. The original EP is Euler on [0, 1] with
             hard_sigmoid (Scellier & Bengio 2017).
-        dt, tau, n_relax, n_nudged, tol, init: see :class:`Solver`.
+        dt, tau, n_relax, keys: see :class:`Solver`.
     """
 
     capturable: ClassVar = True
@@ -45,9 +38,6 @@ class Euler(Solver):
         dt: StepSize = 0.1,
         tau: TimeConstant = 1.0,
         n_relax: Steps = 20,
-        n_nudged: NudgedSteps = None,
-        tol: Tolerance = 0.0,
-        init: Init = "auto",
         adaptive: Annotated[
             bool,
             Doc("take back a step that raises a sample's energy, and halve that sample's step"),
@@ -56,8 +46,9 @@ class Euler(Solver):
             list[float] | Literal["auto"] | None,
             Doc("[low, high] or auto (the activation's range): where the state is kept"),
         ] = None,
+        **keys: Any,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
+        super().__init__(n_relax, dt=dt, tau=tau, **keys)
         if isinstance(clip, str) and clip != "auto":
             raise ValueError(f"dynamics.clip={clip}: must be null, auto or [low, high]")
         if clip is not None and clip != "auto" and (len(clip) != 2 or not clip[0] < clip[1]):
@@ -68,9 +59,12 @@ class Euler(Solver):
 
     def bounds(self, network: Network, layer: int) -> tuple[float, float] | None:
         """The interval that ``layer`` is kept in; None for no bound."""
-        if self.clip is None or layer == 0:
+        if layer == 0:
             return None
-        low, high = network.phi[layer].range if self.clip == "auto" else self.clip
+        low, high = network.domains[layer]
+        if self.clip is not None:
+            least, most = network.phi[layer].range if self.clip == "auto" else self.clip
+            low, high = max(low, least), min(high, most)
         return None if math.isinf(low) and math.isinf(high) else (float(low), float(high))
 
     def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
@@ -90,7 +84,7 @@ class Euler(Solver):
             return
         step, last = self.dt / self.tau, len(state.u) - 1
         free = state.free
-        sites = [network.site(state, layer) for layer in free]  # before any of them moves
+        sites = _sites(network, state, free)  # before any of them moves
         pull = None
         if nudge is not None and last in free:
             pull = nudge.gradient(state.u[last], state.gradient[last])
@@ -107,8 +101,7 @@ class Euler(Solver):
         for layer, grad in enumerate(found):
             bounds = self.bounds(network, layer)
             if grad is not None and bounds is not None:
-                u, (low, high) = state.u[layer], bounds
-                grad.masked_fill_(((u <= low) & (grad > 0)) | ((u >= high) & (grad < 0)), 0.0)
+                rest_at_bounds_(grad, state.u[layer], bounds)
         return found
 
     def step_and_measure(self, network: Network, state: State, nudge: Nudge | None) -> Tensor:
@@ -116,7 +109,7 @@ class Euler(Solver):
         before = residual(gradient)
         self._follow(network, state, nudge, gradient)
         for layer in state.free:
-            network.moved(state, layer)
+            state.moved(layer)
         return before
 
     def next(self, network: Network, u: Sequence[Tensor], nudge: Nudge | None) -> list[Tensor]:
@@ -147,7 +140,8 @@ class Euler(Solver):
         self._project(network, state)
 
     def _project(self, network: Network, state: State) -> None:
-        if self.clip is None and type(self).bounds is Euler.bounds:
+        plain = self.clip is None and type(self).bounds is Euler.bounds
+        if plain and not network.bounded:
             return
         for layer in state.free:
             if (bounds := self.bounds(network, layer)) is not None:
@@ -156,13 +150,13 @@ class Euler(Solver):
     def _careful_step(
         self, network: Network, state: State, nudge: Nudge | None, gradient: list[Tensor | None]
     ) -> None:
-        old = state.copy()
+        old = [layer.clone() for layer in state.u]
         for layer, grad in zip(state.u, gradient, strict=True):
             if grad is not None:
                 layer.addcmul_(grad, _a_sample(self._size, layer), value=-1.0)
         self._project(network, state)
         for i in state.free:
-            network.moved(state, i)
+            state.moved(i)
         energy = network.energies(state, nudge)
         slack = ROUNDING * torch.finfo(energy.dtype).eps * self._energy.abs().clamp_min(1.0)
         rose = ~(energy <= self._energy + slack)  # a NaN has risen too
@@ -172,6 +166,13 @@ class Euler(Solver):
         self._energy = torch.where(rose, self._energy, energy)
         self._size *= torch.where(rose, SHRINK, GROW)
         self._size.clamp_(max=self.dt / self.tau)
+
+
+def _sites(network: Network, state: State, layers: Sequence[int]) -> list[Site]:
+    """The sites of these layers, each signal computed once."""
+    targets = {target for layer in layers for target in network.drives[layer]}
+    signals = {target: network.signal(state, target) for target in targets}
+    return [network.site(state, layer, signals) for layer in layers]
 
 
 def _a_sample(values: Tensor, layer: Tensor) -> Tensor:

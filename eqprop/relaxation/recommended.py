@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
-from eqprop.network import Network
+from eqprop.network import LocalEnergy, Network
 from eqprop.relaxation.euler import Euler
 from eqprop.relaxation.solver import Init, Solver, TimeConstant, Tolerance
-from eqprop.relaxation.sweep import Newton
+from eqprop.relaxation.sweep import Newton, Sweep
 
 
 def recommended_solver(
@@ -31,7 +31,11 @@ def recommended_solver(
     tol: Tolerance = 0.0,
     init: Init = "auto",
 ) -> Solver:
-    """Newton sweeps where the energy is given by local terms, else 25 Euler steps of 0.2.
+    """The solver that suits the energy.
+
+    Newton sweeps where it is given by local terms; projected sweeps of every second layer where
+    the rate is the state, or the activations are projections (of predictive coding as many as
+    there are layers, which makes the nudged phase backpropagation); else 25 Euler steps of 0.2.
 
     Args:
         network: what is to be relaxed.
@@ -41,6 +45,11 @@ def recommended_solver(
     given: dict[str, Any] = {"dt": dt, "n_relax": n_relax, "n_nudged": n_nudged or n_relax}
     keys: dict[str, Any] = {"tau": tau, "tol": tol, "init": init}
     keys |= {key: value for key, value in given.items() if value is not None}
+    projections = all(phi.unit_slopes for phi in network.phi[1:])
+    own = type(network.local).project is not LocalEnergy.project
+    if network.layerwise and own and (network.local.acts_on_drive or projections):
+        sweeps = {"n_relax": 20, "n_nudged": network.n_layers - 1 if network.feedforward else 8}
+        return Sweep("projected", "even_odd", **{**sweeps, **keys})
     if network.layerwise:
         return Newton(**keys)
     return Euler(**{"dt": 0.2, "n_relax": 25, **keys})

@@ -19,9 +19,14 @@ from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.result import Relaxation, StopReason
 
 Init = Annotated[
-    Literal["auto", "normal", "zeros", "feedforward"],
-    Doc("first state of the free phase (auto: feedforward where the energy has it)"),
+    Literal["auto", "normal", "zeros", "feedforward", "previous", "per_example"],
+    Doc(
+        "first state of the free phase (auto: feedforward where the energy has it; previous: the "
+        "last batch's state; per_example: where the sample's own last phase ended)"
+    ),
 ]
+KEPT = ("previous", "per_example")
+"""The starts that need a state from an earlier batch."""
 Steps = Annotated[int, Ge(1), Doc("steps or sweeps of the free phase at most")]
 NudgedSteps = Annotated[
     Annotated[int, Ge(1)] | None,
@@ -45,7 +50,9 @@ class Solver(ClosedForms, ABC):
         tol: stop when the residual ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` falls below it; 0 never tests,
             and so never waits for the device.
         init: where the free phase starts; auto is feedforward where the energy has it, which is
-            then the free equilibrium itself, else the solver's own ``default_init``.
+            then the free equilibrium itself, else the solver's own ``default_init``. With
+            ``previous`` and ``per_example`` it starts from the state as it is, where that carries
+            one from batch to batch (`State.carries`), else from zeros.
     """
 
     closed_forms: ClassVar = {
@@ -107,6 +114,10 @@ class Solver(ClosedForms, ABC):
                 "normal or zeros"
             )
 
+    def seeks_equilibrium(self, network: Network) -> bool:
+        """Whether a phase is meant to end at equilibrium: if not, a large residual is no fault."""
+        return True
+
     def move(self) -> Move | None:
         """What a compiled loop has to do in a step; None where there is no loop for it."""
         return None
@@ -149,7 +160,7 @@ class Solver(ClosedForms, ABC):
     def _step(self, network: Network, state: State, nudge: Nudge | None) -> None:
         self.step(network, state, nudge)
         for layer in state.free:
-            network.moved(state, layer)
+            state.moved(layer)
 
     # ------------------------------------------------------------------ phases
 
@@ -162,7 +173,15 @@ class Solver(ClosedForms, ABC):
         if self.feeds_forward(network):
             self.feed_forward(network, state)
             return not any(state.clamped[1:])  # a layer held above it pulls back
-        state.reset(self.default_init if self.init == "auto" else self.init)
+        init = self.default_init if self.init == "auto" else self.init
+        if init not in KEPT:
+            state.reset(init)
+        elif not state.carries:
+            state.reset("zeros")
+        for layer in state.free:
+            low, high = network.local.domain(network.phi[layer])
+            if math.isfinite(low) or math.isfinite(high):
+                state.u[layer].clamp_(low, high)
         return False
 
     def feed_forward(self, network: Network, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,19 +14,15 @@ from typing_extensions import Doc
 from eqprop.network import ACTIVATIONS, Cost, Hopfield, LocalEnergy, Network, Nudge, State
 from eqprop.network.local import Quadratic, Site
 from eqprop.relaxation.compiled import Move
-from eqprop.relaxation.solver import (
-    Init,
-    NudgedSteps,
-    Solver,
-    Steps,
-    StepSize,
-    TimeConstant,
-    Tolerance,
-)
+from eqprop.relaxation.functional import swept
+from eqprop.relaxation.solver import Init, NudgedSteps, Solver, Steps
 
 Rule = Annotated[
-    Literal["newton", "exact"],
-    Doc("how a layer moves: newton (gradient over curvature), exact (to its minimum)"),
+    Literal["newton", "exact", "projected"],
+    Doc(
+        "how a layer moves: newton (gradient over curvature), exact (to its minimum), projected "
+        "(to where its own gradient vanishes, the signals it receives held)"
+    ),
 ]
 Order = Annotated[
     Literal["backward", "forward", "even_odd"],
@@ -41,7 +38,10 @@ class Sweep(Solver):
     are stiff, a unit's own curvature grows with its drive, and explicit steps then oscillate.
     Dividing by the curvature, by its absolute value where it is negative and never by less than
     the curvature c that the unit has by itself, keeps every step downhill. The rule ``exact`` puts
-    a layer at the minimum of F given the others, where the energy has a closed form for that.
+    a layer at the minimum of F given the others, where the energy has a closed form for that. The
+    rule ``projected`` puts it where its gradient vanishes with the signals that it receives held:
+    φ(drive + feedback), which makes K = L even_odd sweeps of predictive coding backpropagation.
+    Layers that the nudge has not reached since a feed-forward pass are left alone.
 
     Args:
         rule: how a layer moves.
@@ -50,7 +50,7 @@ class Sweep(Solver):
             layers of one group.
         clip: the furthest that a newton step moves a unit, in units of u.
         dt: the share of each move that is taken, in units of tau; 1 takes it whole.
-        n_relax, n_nudged, tol, init, tau: see :class:`Solver`; steps are sweeps.
+        n_relax, n_nudged, keys: see :class:`Solver`; steps are sweeps.
     """
 
     default_init: Init = "zeros"
@@ -62,13 +62,10 @@ class Sweep(Solver):
         order: Order = "backward",
         n_relax: Steps = 6,
         n_nudged: NudgedSteps = 4,
-        tol: Tolerance = 0.0,
-        init: Init = "auto",
         clip: Clip = 1.0,
-        dt: StepSize = 1.0,
-        tau: TimeConstant = 1.0,
+        **keys: Any,
     ) -> None:
-        super().__init__(n_relax, n_nudged, tol, init, dt, tau)
+        super().__init__(n_relax, n_nudged, **keys)
         self.rule = rule
         self.order = order
         self.clip = clip
@@ -80,10 +77,14 @@ class Sweep(Solver):
                 f"dynamics={self.rule}: {type(network).__name__} gives its energy as a whole, "
                 "without local terms; choose dynamics=euler or dynamics=anderson"
             )
-        for layer in range(1, network.n_layers) if self.rule == "exact" else ():
-            one = torch.zeros(1, 1)
-            site = Site(network.phi[layer], one, one, one, one)
-            network.local.minimise(site, Quadratic(), torch.zeros(1, 1))
+        for layer in range(1, network.n_layers) if self.rule != "newton" else ():
+            one, last = torch.zeros(1, 1), layer == network.n_layers - 1
+            site = Site(network.phi[layer], one, one, one, one, one)
+            if self.rule == "projected":
+                network.local.project(site, None, one.clone())
+            else:
+                nudge = Quadratic(1.0, one) if last else Quadratic()
+                network.local.minimise(site, nudge, one.clone())
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -92,26 +93,33 @@ class Sweep(Solver):
         Raises:
             ValueError: one line, with the key.
         """
-        if not issubclass(cls, Exact) and getattr(config.dynamics, "rule", None) != "exact":
+        rule = "exact" if issubclass(cls, Exact) else getattr(config.dynamics, "rule", None)
+        beta = getattr(config.estimator, "beta", 1.0)
+        centered = getattr(config.estimator.constructor, "both_signs", False)
+        quadratic = getattr(config.cost.constructor, "quadratic", Cost.quadratic)
+        is_quadratic = quadratic is not Cost.quadratic
+        if rule in ("exact", "projected") and is_quadratic and (-beta if centered else beta) <= -1:
+            raise ValueError(f"estimator.beta={beta}: dynamics.rule={rule} needs nudges > -1")
+        if rule != "exact":
             return
         local = getattr(config.model.constructor, "terms_of", config.model.constructor)
-        activation, cost = config.model.activation, config.cost.constructor
         if getattr(local, "minimise", LocalEnergy.minimise) is LocalEnergy.minimise:
             raise ValueError(
                 f"dynamics=exact: {local.__name__} has no closed form for the minimum of a layer; "
                 "choose newton or euler"
             )
-        if local is Hopfield and not ACTIVATIONS[activation].pieces:
-            allowed = ", ".join(name for name, phi in ACTIVATIONS.items() if phi.pieces)
-            raise ValueError(
-                f"model.activation={activation!r}: dynamics=exact needs one of {allowed}"
-            )
-        if getattr(cost, "quadratic", Cost.quadratic) is Cost.quadratic:
+        for activation in config.model.activations() if local is Hopfield else ():
+            if not ACTIVATIONS[activation].pieces:
+                allowed = ", ".join(name for name, phi in ACTIVATIONS.items() if phi.pieces)
+                raise ValueError(
+                    f"model.activation={activation!r}: dynamics=exact needs one of {allowed}"
+                )
+        if not is_quadratic:
             raise ValueError("dynamics=exact: needs cost=mse, whose minimum is a closed form")
-        beta = getattr(config.estimator, "beta", 1.0)
-        centered = getattr(config.estimator.constructor, "both_signs", False)
-        if (-beta if centered else beta) <= -1:
-            raise ValueError(f"estimator.beta={beta}: dynamics=exact needs nudges > -1")
+
+    def seeks_equilibrium(self, network: Network) -> bool:
+        """Not where the sweeps stand for a backward pass: as many as there are layers do."""
+        return not (self.rule == "projected" and network.feedforward)
 
     def move(self) -> Move | None:
         """What a compiled loop has to do in a step, where there is one for it."""
@@ -132,77 +140,57 @@ class Sweep(Solver):
 
         At the equilibrium, where the gradient is zero, that leaves the derivative exact.
         """
-        state = network.new_state(len(u[0]))
-        state.clamp(0, u[0].detach())
-        state.u[:] = [layer.detach() for layer in u]
-        found = list(u)
-        for layer in self._layers(network, state):
-            with torch.no_grad():
-                self.move_layer(network, state, nudge, layer)
-            found[layer] = self._through(network, state, nudge, layer, found)
-        return found
-
-    def _through(
-        self,
-        network: Network,
-        state: State,
-        nudge: Nudge | None,
-        layer: int,
-        u: list[Tensor],
-    ) -> Tensor:
-        """What ``layer`` has moved to, with the derivative of that move by ``u``."""
-        exact, share = self.rule == "exact", self.dt / self.tau
-        moved = state.u[layer].clone()
-        with torch.enable_grad():
-            # of its own name: the other layers may depend on where it was
-            here = moved.clone().requires_grad_() if exact else u[layer] + torch.zeros_like(moved)
-            here = here if here.requires_grad else here.requires_grad_()
-            at = [here if i == layer else other for i, other in enumerate(u)]
-            total = network.energy(at)
-            total = total if nudge is None else total + nudge.energy(at[-1])
-            (gradient,) = torch.autograd.grad(total.sum(), here, create_graph=True)
-        with torch.no_grad():
-            state.u[layer] = here.detach()
-            own = nudge if layer == network.n_layers - 1 else None
-            curvature = network.newton_terms(state, layer, network.site(state, layer), own)[1]
-            least = network.terms[layer].own_curvature
-            divisor = curvature.abs().clamp_min(least).mul_(network.local.scale)
-            state.u[layer] = moved
-        move = gradient / divisor
-        if exact:  # it is at the minimum, and moves with it
-            graph = u[layer] * (1.0 - share) - share * move
-        else:
-            graph = u[layer] - share * move.clamp(-self.clip, self.clip)
-        return moved + graph - graph.detach()
+        layers = [layer for group in groups(network, self.order) for layer in group if layer]
+        return swept(network, u, nudge, layers, self.rule, self.dt / self.tau, self.clip)
 
     def _layers(self, network: Network, state: State) -> list[int]:
-        """The free layers in turn: within a group the turn does not matter."""
+        """The free layers in turn, those of a group one after the other."""
         layers = [layer for group in groups(network, self.order) for layer in group]
         return [layer for layer in layers if not state.clamped[layer]]
 
     def _sweep(
         self, network: Network, state: State, nudge: Nudge | None, layers: list[int]
     ) -> None:
+        rests = state.at_rest if type(self).move_layer is Sweep.move_layer else ()
         for layer in layers:
+            if layer in rests and (nudge is None or layer < network.n_layers - 1):
+                continue  # the nudge has not reached it
             self.move_layer(network, state, nudge, layer)
-            network.moved(state, layer)
+            state.moved(layer)
 
     def move_layer(self, network: Network, state: State, nudge: Nudge | None, layer: int) -> None:
         """Move one layer by the rule."""
         own = nudge if layer == network.n_layers - 1 else None
-        site, share = network.site(state, layer), self.dt / self.tau
-        if self.rule == "exact":
-            quadratic = Quadratic() if own is None else own.quadratic()
-            target = network.terms[layer].minimise(site, quadratic, state.gradient[layer])
-            site.u.lerp_(target, share)
+        u, share = state.u[layer], self.dt / self.tau
+        if self.rule != "newton":
+            out = u if share == 1.0 else state.gradient[layer]
+            target = self._target(network, state, layer, own, out)
+            if target is not u:
+                u.lerp_(target, share)
             return
+        site = network.site(state, layer)
         move = _newton_step(network, state, layer, site, own).clamp_(-self.clip, self.clip)
-        if not site.phi.pieces:
-            site.u.sub_(move, alpha=share)
-            return
-        old = state.work[layer].copy_(site.u)
-        site.u.sub_(move, alpha=share)
-        site.phi.within_piece_(site.u, old)
+        old = state.work[layer].copy_(u) if network.rate_phi[layer].pieces else u
+        u.sub_(move, alpha=share)
+        if old is not u:
+            network.rate_phi[layer].within_piece_(u, old)
+        low, high = network.domains[layer]
+        if math.isfinite(low) or math.isfinite(high):
+            u.clamp_(low, high)
+
+    def _target(
+        self, network: Network, state: State, layer: int, nudge: Nudge | None, out: Tensor
+    ) -> Tensor:
+        """Where the rules exact and projected put a layer, in ``out``."""
+        site, terms = network.site(state, layer), network.terms[layer]
+        if self.rule == "exact":
+            return terms.minimise(site, Quadratic() if nudge is None else nudge.quadratic(), out)
+        pull: Tensor | Quadratic | None = None
+        if nudge is not None:
+            is_known = nudge.cost.quadratic(nudge.target) is not None
+            work = state.pulled[layer]
+            pull = nudge.quadratic() if is_known else nudge.gradient(site.u, work)
+        return terms.project(site, pull, out)
 
 
 class Newton(Sweep):

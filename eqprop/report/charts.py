@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from eqprop.report.curves import evenly, significant, spreads_widely
-from eqprop.run.reading import Run, read_lines, read_object
+from eqprop.run.reading import Run, read_lines, read_object, read_pictures
 from eqprop.run.text import number, plain, told, yaml_word
 
 MISSING = "–"
 _RELAXATIONS, _STEPS = 7, 400  # curves of a phase, and points of each
-_CLASSES, _MISTAKES = 200, 60
 _EARLY_TO_LATE = ("#b5d96b", "#7fc487", "#4bae93", "#1c8f8f", "#177288", "#28567d", "#3b3a72")
 
 
 def label(text: object) -> str:
     """What plotly shows as this text: it reads a little HTML."""
     return escape(str(text), quote=False)
-
-
-def tooltip(name: str, overrides: str) -> str:
-    """What plotly tells of a run: its name and its overrides, a line each."""
-    return "<br>".join(map(label, [name, *overrides.split()]))
 
 
 def dimension(title: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -42,9 +37,10 @@ def dimension(title: str, values: Sequence[Any]) -> dict[str, Any]:
         return axis | {"tickvals": [*range(len(names))], "ticktext": texts,
                        "range": [-0.5, len(names) - 0.5]}  # fmt: skip
     if spreads_widely(numbers, 20):
-        decades = range(-320, 320)
+        least, most = min(numbers), max(numbers)
+        decades = range(math.floor(math.log10(least)), math.floor(math.log10(most)) + 1)
         marks = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 3)]
-        ticks = [mark for mark in marks if min(numbers) <= mark <= max(numbers)]
+        ticks = [mark for mark in marks if least <= mark <= most]  # a brush snaps to them
         axis |= {"log": True, "ticktext": [f"{mark:g}" for mark in ticks]}
         axis |= {"tickvals": [math.log10(mark) for mark in ticks]}
         numbers = [math.log10(value) for value in numbers]
@@ -58,13 +54,12 @@ def relaxations(run: Run) -> list[tuple[str, dict[str, Any]]]:
     for row in read_lines(run.folder / "curves.jsonl", run.problems):
         when = ", ".join(f"{key} {plain(row.get(key))}" for key in ("epoch", "step"))
         for name in ("energy", "residual"):
-            values = row.get(name)
-            if isinstance(values, list) and len(values) > 1:
-                places = evenly(range(len(values)), _STEPS)
-                curve = [significant(number(values[place])) for place in places]
-                title = f"{name}, {told(row.get('phase', 'free'))} phase"
-                trace = {"x": list(places), "y": curve, "name": label(when)}
-                found.setdefault(title, []).append(trace)
+            values = row.get(name, ())
+            places = evenly(range(len(values)), _STEPS)
+            curve = [significant(number(values[place])) for place in places]
+            title = f"{name}, {told(row.get('phase', 'free'))} phase"
+            trace = {"x": list(places), "y": curve, "name": label(when)}
+            found.setdefault(title, []).append(trace)
     return [(title, _figure(evenly(traces, _RELAXATIONS))) for title, traces in found.items()]
 
 
@@ -81,34 +76,21 @@ def _figure(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def confusion(found: dict[str, Any]) -> list[tuple[str, list[float]]]:
-    """Each true class with how often it was taken for which, in an evaluation.json."""
-    rows, classes = found.get("confusion"), found.get("classes")
-    if not isinstance(rows, list) or not 0 < len(rows) <= _CLASSES:
-        return []
-    if not all(isinstance(row, list) and len(row) == len(rows) for row in rows):
-        return []
-    if not isinstance(classes, list) or len(classes) != len(rows):
-        classes = range(len(rows))
-    names = [told(name) for name in classes]
-    return [(n, [number(v) or 0 for v in row]) for n, row in zip(names, rows, strict=True)]
-
-
-def mistakes(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The worst mistakes in an evaluation.json: name → value of each."""
-    rows = found.get("mistakes")
+def pictures(run: Run) -> list[tuple[str, str]]:
+    """Title and data address of each picture."""
     return [
-        {told(name): plain(value) for name, value in list(row.items())[:12]}
-        for row in (rows[:_MISTAKES] if isinstance(rows, list) else [])
-        if isinstance(row, dict) and row
+        (name.replace("/", ", layer "), f"data:image/png;base64,{b64encode(data).decode()}")
+        for name, data in read_pictures(run.folder, run.problems).items()
     ]
 
 
 def details(run: Run) -> dict[str, Any]:
-    """How a run's phases relaxed and what it mistook, as far as its folder tells."""
+    """How a run's phases relaxed, its pictures and what it mistook, as far as its folder tells."""
     found = read_object(run.folder / "evaluation.json", run.problems)
+    classes = [told(name) for name in found.get("classes", ())]
     return {
         "relaxations": relaxations(run),
-        "confusion": confusion(found),
-        "mistakes": mistakes(found),
+        "pictures": pictures(run),
+        "confusion": list(zip(classes, found.get("confusion", ()), strict=False)),
+        "mistakes": [{k: plain(v) for k, v in row.items()} for row in found.get("mistakes", ())],
     }

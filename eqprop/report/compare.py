@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
 
+from eqprop.report.charts import MISSING
 from eqprop.report.curves import names_of
-from eqprop.report.finding import find_runs
-from eqprop.report.points import differing
+from eqprop.report.runs import differing, find_runs
 from eqprop.run.errors import UserError
 from eqprop.run.reading import Run
 from eqprop.run.text import number, one_line, yaml_word
 
-MISSING = "–"
-_GAP, _WIDEST = "  ", 40  # between columns; the most that a cell takes of a terminal
+_WIDEST = 40  # the most that a cell takes of a terminal before it is wrapped
 
 Row = tuple[str, list[str]]
 
 
 def read(folders: Sequence[Path]) -> list[Run]:
-    """The runs in these folders.
-
-    Raises:
-        UserError: if there are fewer than two, or one is no run's folder.
-    """
+    """The runs in these folders; UserError if there are fewer than two, or one is no run's."""
     if len(folders) < 2:
         raise UserError("a comparison takes two runs or more: name their folders")
-    return [_read_one(folder) for folder in folders]
-
-
-def _read_one(folder: Path) -> Run:
-    found, _ = find_runs(folder)
-    for run in found:
-        if run.folder == folder:
-            return run
-    name, first = one_line(folder), one_line(found[0].folder)
-    raise UserError(f"{name} is no run's folder; the first of {len(found)} below it is {first}")
+    runs = []
+    for folder in folders:
+        first = find_runs(folder)[0]
+        if first.folder != folder:
+            below = one_line(first.folder)
+            raise UserError(f"{one_line(folder)} is no run's folder; one below it is {below}")
+        runs.append(first)
+    return runs
 
 
 def compare(runs: Sequence[Run], everything: bool) -> list[Row]:
@@ -69,42 +66,25 @@ def _cell(value: Any) -> str:
 
 
 def heads_of(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the folders' paths that tell them apart."""
+    """The ends of the folders' paths in which they differ."""
     paths = [folder.resolve() for folder in folders]
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = [one_line(Path(*path.parts[-depth:])) for path in paths]
-        if len(set(names)) == len(set(paths)):
-            break
-    return names
+    shared = os.path.commonpath([path.parent for path in paths])
+    return [one_line(path.relative_to(shared)) for path in paths]
 
 
 def lines_of(heads: Sequence[str], rows: Sequence[Row], width: int | None) -> Iterator[str]:
-    """An aligned table, as wide as it has to be, or cut into parts that fit into ``width``."""
-    cells = [["", *heads], *([key, *texts] for key, texts in rows)]
-    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(heads) + 1)]
-    parts = [list(range(1, len(widths)))]
-    if width is not None:
-        room = max(width - widths[0], len(_GAP) + 1)
-        widths[1:] = [min(most, _WIDEST, room - len(_GAP)) for most in widths[1:]]
-        parts = blocks([most + len(_GAP) for most in widths], room)
-    for part in parts:
-        for row in cells:
-            texts = [set_cell_size(clip(row[i], widths[i]), widths[i]) for i in [0, *part]]
-            yield _GAP.join(texts).rstrip()[:width]
-
-
-def blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns but the first, in groups that fit into ``room``."""
-    found: list[list[int]] = [[]]
-    for i in range(1, len(widths)):
-        if found[-1] and sum(widths[j] for j in found[-1]) + widths[i] > room:
-            found.append([])
-        found[-1].append(i)
-    return found
-
-
-def clip(text: str, width: int) -> str:
-    """A text short enough to stand beside others: a sentence's beginning, a name's end."""
-    if cell_len(text) <= width:
-        return text
-    return f"{text[: width - 1]}…" if " " in text else f"…{text[len(text) - width + 1 :]}"
+    """An aligned table, as wide as it has to be, or in parts that fit into ``width``."""
+    widest = max(
+        cell_len(text) for texts in (heads, *(texts for _, texts in rows)) for text in texts
+    )
+    room = (width or sys.maxsize) - max(cell_len(key) for key, _ in rows)
+    at_once = max(room // (min(widest, _WIDEST) + 2), 1)
+    console = Console(width=width or 10**6, markup=False, highlight=False, emoji=False)
+    for start in range(0, len(heads), at_once):
+        some = slice(start, start + at_once)
+        table = Table("", *heads[some], box=None, pad_edge=False, header_style="")
+        for key, texts in rows:
+            table.add_row(key, *texts[some])
+        with console.capture() as shown:
+            console.print(table)
+        yield from map(str.rstrip, shown.get().splitlines())

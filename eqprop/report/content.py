@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from eqprop.report import charts, curves
-from eqprop.report.points import (
-    SEED,
-    Point,
-    best_first,
-    differing_settings,
-    is_parameter,
-    own_overrides,
-    points_of,
-)
+from eqprop.report.curves import Chart
+from eqprop.report.runs import Point, differing_settings, is_parameter, own_overrides, points_of
 from eqprop.run.reading import Run, read_object
 from eqprop.run.text import flatten, number, one_line, plain, yaml_word
 
@@ -32,15 +23,16 @@ _ACCURACIES = ("accuracy/test", "accuracy/validation", "accuracy/train")
 Column = dict[str, Any]
 
 
-def content(
-    folder: Path, runs: Sequence[Run], problems: Sequence[str], start: Path
-) -> dict[str, Any]:
+def content(folder: Path, runs: Sequence[Run], start: Path) -> dict[str, Any]:
     """What the page in ``start`` says on ``runs``, which were found in ``folder``."""
     drawn, once = curves.charts_of(runs)
-    points, order = points_of(runs), best_first(runs)
+    points = points_of(runs)
+    order = sorted(
+        range(len(runs)), key=lambda i: (runs[i].objective is None, -(runs[i].objective or 0))
+    )
     rows: list[dict[str, Any]] = [
         {"name": name_of(run, folder), "state": run.state, "failure": run.failure, "words": own,
-         "link": link(run.folder, start) if run.folder.is_dir() else None}
+         "link": link(run.folder, start)}
         for run, own in zip(runs, own_overrides(runs), strict=True)
     ]  # fmt: skip
     columns = _columns(runs, [row["name"] for row in rows])
@@ -48,11 +40,7 @@ def content(
     best = next((i for i in order if runs[i].state in ("done", "running")), 0)
     details = [(rows[i]["name"], charts.details(runs[i])) for i in order[:_DETAILED]]
     environment = read_object(runs[0].folder / "environment.json", []) if len(runs) == 1 else {}
-    unread = [
-        f"{row['name']}: {problem}"
-        for row, run in zip(rows, runs, strict=True)
-        for problem in run.problems
-    ]
+    axes = parameters[:_AXES] if len(points) > 1 else []
     return {
         "title": one_line(folder.resolve().name or folder.resolve()),
         "folder": one_line(folder.resolve()),
@@ -61,40 +49,39 @@ def content(
         "states": Counter(run.state for run in runs).most_common(),
         "best": rows[best],
         "results": [(c["key"], c["cells"][best]) for c in columns if c["result"]],
-        "problems": [*map(one_line, problems), *unread],
+        "problems": [
+            f"{row['name']}: {problem}"
+            for row, run in zip(rows, runs, strict=True)
+            for problem in run.problems
+        ],
         "columns": columns,
         "points": [(point, mean_text(point)) for point in points],
         "parameters": parameters,
         "charts": drawn,
         "once": [(name, extent([run.last.get(name) for run in runs])) for name in once],
         "details": [(name, found) for name, found in details if any(found.values())],
-        "facts": [(key, plain(value)) for key, value in islice(flatten(environment), 100)],
+        "facts": [(key, plain(value)) for key, value in flatten(environment)],
         "shared": _shared(runs),
         "shown": shown,
-        "data": _data(runs, rows, columns, drawn, parameters if len(points) > 1 else []),
+        "data": _data(rows, columns, drawn) | {"parallel": _parallel(columns, axes, runs)},
     }
 
 
-def _data(
-    runs: Sequence[Run],
-    rows: Sequence[dict[str, Any]],
-    columns: Sequence[Column],
-    drawn: Sequence[curves.Chart],
-    parameters: Sequence[str],
-) -> dict[str, Any]:
+def _data(rows: Sequence[Any], columns: Sequence[Column], drawn: Sequence[Chart]) -> dict[str, Any]:
     """What the script on the page draws."""
     return {
         "columns": [{**column, "cells": None} for column in columns],
         "runs": list(zip(*(column["cells"] for column in columns), strict=True)),
         "links": [row["link"] for row in rows],
-        "labels": [charts.tooltip(row["name"], row["words"]) for row in rows],
+        "labels": [
+            "<br>".join(map(charts.label, [row["name"], *row["words"].split()])) for row in rows
+        ],
         "charts": [
             {"axis": chart.axis, "log": chart.log,
              "metrics": [(name, charts.label(name)) for name in chart.curves]}
             for chart in drawn
         ],
-        "curves": curves.packed(drawn, len(runs)),
-        "parallel": _parallel(columns, parameters[:_AXES], runs),
+        "curves": curves.packed(drawn, len(rows)),
     }  # fmt: skip
 
 
@@ -106,17 +93,14 @@ def shown(value: Any) -> str:
 
 
 def mean_text(point: Point) -> str:
-    """The mean with as many decimals as two digits of its error have."""
-    if point.mean is None or not point.error:
-        return shown(point.mean)
-    decimals = min(max(1 - math.floor(math.log10(point.error)), 0), 12)
-    return f"{point.mean:.{decimals}f} ± {point.error:.{decimals}f}"
+    """The mean with its standard error, if it has one."""
+    return f"{point.mean:.5g} ± {point.error:.2g}" if point.error else shown(point.mean)
 
 
 def extent(values: Sequence[float | None]) -> str:
     """A number, or from the lowest to the highest."""
     known = [value for value in values if value is not None]
-    ends = map(shown, (min(known), max(known)) if known else [None])
+    ends = map(shown, (min(known), max(known)) if known else (None,))
     return " – ".join(dict.fromkeys(ends))
 
 
@@ -134,42 +118,30 @@ def link(folder: Path, start: Path) -> str:
 def _columns(runs: Sequence[Run], names: Sequence[str]) -> list[Column]:
     """The columns of the table of runs, the name first."""
     metrics = curves.names_of(runs)
-    keys = sorted(differing_settings(runs), key=lambda key: (not is_parameter(key), key != SEED))
-    first = [key for key in keys if is_parameter(key) or key == SEED][:_COLUMNS]
+    keys = sorted(differing_settings(runs), key=lambda key: (not is_parameter(key), key != "seed"))
+    first = [key for key in keys if is_parameter(key) or key == "seed"][:_COLUMNS]
     known = [name for name in _ACCURACIES if name in metrics]
+    others = [name for name in metrics if name not in known]
     failures = [run.failure for run in runs]
     # key, whether it is shown at first, whether it is a result, cells
     made: list[tuple[str, bool, bool, Sequence[Any]]] = [
         ("run", True, False, names),
         ("state", True, False, [run.state for run in runs]),
         ("objective", True, True, [run.objective for run in runs]),
-        *((key, key in first, False, [_setting(run, key) for run in runs]) for key in keys),
+        *((key, key in first, False, [run.config.get(key) for run in runs]) for key in keys),
         *((name, True, True, [run.last.get(name) for run in runs]) for name in known),
         ("epochs", True, True, [run.epochs for run in runs]),
         ("seconds", True, True, [run.seconds for run in runs]),
         ("reason", any(failures), False, failures),
         *((f"best {name}", False, False, [run.best(name) for run in runs]) for name in known),
-        *(
-            (name, False, False, [run.last.get(name) for run in runs])
-            for name in metrics
-            if name not in known
-        ),
+        *((name, False, False, [run.last.get(name) for run in runs]) for name in others),
     ]
     return [
-        {"key": key, "shown": shown, "result": result, "cells": [*map(_rounded, cells)],
+        {"key": key, "shown": shown, "result": result,
+         "cells": [curves.significant(value, 9) for value in cells],
          "numeric": any(number(value) is not None for value in cells)}
         for key, shown, result, cells in made
     ]  # fmt: skip
-
-
-def _setting(run: Run, key: str) -> Any:
-    """A cell is empty only where there is no such key."""
-    value = run.config.get(key)
-    return "null" if value is None and key in run.config else value
-
-
-def _rounded(value: Any) -> Any:
-    return curves.significant(value, 9) if isinstance(value, float) else value
 
 
 def _parallel(columns: Sequence[Column], keys: Sequence[str], runs: Sequence[Run]) -> Any:
@@ -191,5 +163,5 @@ def _parallel(columns: Sequence[Column], keys: Sequence[str], runs: Sequence[Run
 def _shared(runs: Sequence[Run]) -> list[tuple[str, Any]]:
     """The settings that are the same in all runs."""
     configs = [run.config for run in runs if run.composed]
-    differ = {*differing_settings(runs)}
-    return [(key, value) for key, value in (configs or [{}])[0].items() if key not in differ]
+    every, differ = (configs or [{}])[0], differing_settings(runs)
+    return [(key, value) for key, value in every.items() if key not in differ]

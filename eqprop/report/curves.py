@@ -12,8 +12,7 @@ from eqprop.run.text import number
 T = TypeVar("T")
 
 FIRST = ("accuracy/test", "accuracy/validation", "accuracy/", "energy/", "cost/", "relaxation/")
-BUDGET = 400_000
-"""Points of all curves on a page, about."""
+BUDGET = 400_000  # points of all curves on a page, about
 _MOST, _FEWEST = 500, 6  # points of a curve
 
 
@@ -35,12 +34,8 @@ class Chart:
 
 def names_of(runs: Sequence[Run]) -> list[str]:
     """All metrics: accuracy, energy, cost and relaxation first, then the others."""
-
-    def rank(name: str) -> int:
-        return next((i for i, prefix in enumerate(FIRST) if name.startswith(prefix)), len(FIRST))
-
     names = {name for run in runs for name in run.metrics}
-    return sorted(names, key=lambda name: (rank(name), name))
+    return sorted(names, key=lambda name: ([not name.startswith(first) for first in FIRST], name))
 
 
 def charts_of(runs: Sequence[Run]) -> tuple[list[Chart], list[str]]:
@@ -88,15 +83,11 @@ def evenly(values: Sequence[T], most: int) -> Sequence[T]:
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def significant(value: float | None, digits: int = 6) -> float | None:
-    """``value`` with that many digits; a whole number stays whole, next to nothing is 0."""
-    if value is None:
-        return None
-    if value == int(value) and abs(value) < 1e15:
-        return int(value)
-    if abs(value) < 1e-150:
-        return 0
-    return float(f"{value:.{digits}g}")
+def significant(value: Any, digits: int = 6) -> Any:
+    """A float with that many digits, or as the whole number that it is; anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else float(f"{value:.{digits}g}")
 
 
 def spreads_widely(values: Sequence[float], factor: float = 50) -> bool:
@@ -106,6 +97,9 @@ def spreads_widely(values: Sequence[float], factor: float = 50) -> bool:
 
 def _family(name: str) -> str:
     """What metrics of one kind and one unit have in common."""
+    kind, _, layer = name.rpartition("/")
+    if layer.isdigit():
+        return kind
     head, _, tail = name.partition("/")
     unit = tail.rpartition("_")[2] if head in ("relaxation", "time") else ""
     return f"{head} {unit}".strip()

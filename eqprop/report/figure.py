@@ -13,11 +13,7 @@ INK, GREY, LIGHT = "#222222", "#707070", "#dddddd"
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, without a window and in this project's style.
-
-    Raises:
-        UserError: if matplotlib is not installed.
-    """
+    """matplotlib.pyplot, without a window and in this project's style; UserError without it."""
     try:
         import matplotlib
     except ImportError as error:
@@ -30,11 +26,7 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, path: str) -> None:
-    """Write the figure; a missing folder is made.
-
-    Raises:
-        UserError: if it cannot be written, or its suffix names no image format.
-    """
+    """Write the figure, and make its folder; UserError if that fails or the suffix is unknown."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

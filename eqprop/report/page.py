@@ -13,14 +13,11 @@ from eqprop.run.errors import UserError
 from eqprop.run.reading import Run
 
 
-def render(folder: Path, runs: Sequence[Run], problems: Sequence[str], page: Path) -> bytes:
+def render(folder: Path, runs: Sequence[Run], page: Path) -> bytes:
     """The ``page`` on ``runs``, which were found in ``folder``, in UTF-8.
 
-    Every text of a run is escaped. The page's own policy forbids every connection, and every script
-    but the ones written here: a name that broke out of its place would still do nothing.
-
-    Raises:
-        UserError: if the libraries that the page is made of are not installed.
+    Every text of a run is escaped, and the page's policy forbids connections and other scripts.
+    UserError, if the libraries that the page is made of are not installed.
     """
     try:
         from itables.utils import read_package_file
@@ -33,7 +30,7 @@ def render(folder: Path, runs: Sequence[Run], problems: Sequence[str], page: Pat
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     script = _part("page.js")
     made = environment.from_string(_part("page.html")).render(
-        **content(folder, runs, problems, page.parent),
+        **content(folder, runs, page.parent),
         libraries=[get_plotlyjs(), read_package_file("html/dt_bundle.js")],
         script=Markup(script),
         style=Markup(read_package_file("html/dt_bundle.css") + _part("page.css")),

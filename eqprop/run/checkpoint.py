@@ -13,8 +13,6 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ MAGIC = b"eqprop-checkpoint"
 FORMAT = 1
 _HEADER = re.compile(rb"eqprop-checkpoint (\d{1,9}) ([0-9a-f]{64}) (\d{1,15})\n")
 _LONGEST_HEADER = 128  # bytes
-_LONGEST_META = 32_000_000  # bytes
 
 
 class CheckpointError(UserError):
@@ -42,18 +39,27 @@ class Checkpoint:
     meta: dict[str, Any]
     body: bytes
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """How far the training had come: epoch, and batches in it."""
+        return int(self.meta.get("epoch", 0)), int(self.meta.get("batches", 0))
+
     def tensors(self) -> dict[str, Any]:
-        """Unpack the tensors, on the CPU, whatever the environment says about how.
+        """Unpack the tensors, on the CPU.
 
         Raises:
             CheckpointError: if there is anything in it but plain values and tensors.
         """
         import torch
 
-        _refuse_packed(self.path, self.body)
+        packed = io.BytesIO(self.body)
         try:
-            with _default_loading():
-                state = torch.load(io.BytesIO(self.body), map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(packed) as archive:
+                size = sum(info.file_size for info in archive.infolist())
+            if size > len(self.body):  # torch itself never compresses
+                raise ValueError("its tensors unpack to more than there is")
+            packed.seek(0)
+            state = torch.load(packed, map_location="cpu", weights_only=True)
         except Exception as error:  # what a foreign file makes of the reader is its own affair
             raise CheckpointError(
                 f"{self.path} is refused: it holds more than numbers and tensors, or is malformed "
@@ -110,27 +116,13 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(path, _meta(path, meta), body)
 
 
-def peek(path: Path) -> dict[str, Any]:
-    """The plain part of a checkpoint that has not been checked yet: only to order files by it.
-
-    Raises:
-        CheckpointError: if not even that can be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            _header(path, file.readline(_LONGEST_HEADER))
-            return _meta(path, file.readline(_LONGEST_META))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def _header(path: Path, line: bytes) -> tuple[str, int]:
+    """The checksum and the length of what follows."""
     match = _HEADER.fullmatch(line)
+    if match is None and line and MAGIC.startswith(line[: len(MAGIC)]):
+        raise CheckpointError(f"{path} is truncated or damaged: its first line is not whole")
     if match is None:
-        if line and MAGIC.startswith(line[: len(MAGIC)]):
-            raise CheckpointError(f"{path} is truncated or damaged: its first line is not whole")
-        begins = repr(line[:12])
-        raise CheckpointError(f"{path} is not a checkpoint of eqprop: it begins with {begins}")
+        raise CheckpointError(f"{path} is not a checkpoint of eqprop: it begins {line[:12]!r}")
     if int(match[1]) != FORMAT:
         raise CheckpointError(
             f"{path} has format {int(match[1])}, this version of eqprop reads {FORMAT}; it needs "
@@ -147,24 +139,3 @@ def _meta(path: Path, line: bytes) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise CheckpointError(f"{path} is damaged: its second line is no mapping")
     return meta
-
-
-def _refuse_packed(path: Path, body: bytes) -> None:
-    """Refuse an archive that unpacks to more than there is: torch itself never compresses."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is refused: its tensors are malformed ({error})") from error
-    if size > len(body):
-        raise CheckpointError(f"{path} is refused: its tensors unpack to more than there is")
-
-
-@contextmanager
-def _default_loading() -> Iterator[None]:
-    names = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    saved = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(saved)

@@ -10,8 +10,8 @@ import platform
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from eqprop.run.redact import redact
 from eqprop.run.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "pydantic", "wandb")
-DIFF_LIMIT = 1_000_000  # bytes
+DIFF_LIMIT = 1_000_000  # characters
 GIT_TIMEOUT = 5.0  # seconds, each command
 
 
@@ -45,85 +45,63 @@ def describe(command: Sequence[str]) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, eqprop and each package that decides a run's numbers; None: missing."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "eqprop": __version__}
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {"python": platform.python_version(), "eqprop": __version__, **found}
 
 
 def git_state(folder: str | os.PathLike[str] = ".", *, diff: bool = True) -> dict[str, Any] | None:
     """Commit, remote and uncommitted changes of the repository around ``folder``, or None.
 
-    ``diff`` is against the commit, cut (``diff_truncated``) at one megabyte.
+    ``diff`` is against the commit, cut (``diff_truncated``) after a million characters.
     """
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     if commit is None:
         return None
     remote = _git(folder, "config", "--get", "remote.origin.url")
     state: dict[str, Any] = {
-        "commit": commit.decode().strip(),
-        "remote": redact(_text(remote).strip()) if remote else None,
+        "commit": commit.strip(),
+        "remote": redact(remote.strip()) if remote else None,
     }
     if diff:
         changes = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
-        state["diff"] = None if changes is None else redact(_text(changes[:DIFF_LIMIT]))
+        state["diff"] = None if changes is None else redact(changes[:DIFF_LIMIT])
         state["diff_truncated"] = changes is not None and len(changes) > DIFF_LIMIT
     return state
 
 
 def hardware() -> dict[str, Any]:
     """Processor, its cores, memory in bytes, and the GPUs where torch is loaded and sees some."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    count = cuda.device_count() if cuda is not None and cuda.is_available() else 0
+    gpus = [cuda.get_device_properties(number) for number in range(count)]
     return {
         "cpu": _cpu_model(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),
         "memory_bytes": psutil.virtual_memory().total,
-        "gpus": _gpus(),
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
     }
 
 
-def _git(folder: str | os.PathLike[str], *arguments: str) -> bytes | None:
-    """Up to ``DIFF_LIMIT`` + 1 bytes that git prints; None if it is missing, fails or is slow."""
+def _git(folder: str | os.PathLike[str], *arguments: str) -> str | None:
+    """What git prints; None if it is missing, fails or is slow."""
     command = ["git", "-C", os.fspath(folder), *arguments]
     quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        with tempfile.TemporaryFile() as output:  # a diff may be larger than the memory
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.DEVNULL,
-                env=quiet,
-                timeout=GIT_TIMEOUT,
-                check=True,
-            )
-            output.seek(0)
-            return output.read(DIFF_LIMIT + 1)
+        found = subprocess.run(
+            command, capture_output=True, env=quiet, timeout=GIT_TIMEOUT, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
+    return found.stdout.decode("utf-8", errors="replace")
 
 
 def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    with suppress(OSError):  # Linux
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or None
-
-
-def _gpus() -> list[dict[str, Any]]:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_available():
-        return []
-    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties]

@@ -14,9 +14,8 @@ def write_atomically(
 ) -> None:
     """Write ``data`` to ``path``: a reader, or a crash, finds the whole old or the whole new file.
 
-    A temporary file of a unique name in the same folder is written, flushed to the disk and
-    renamed; then the folder is flushed. ``before`` is given the flushed file and may still refuse
-    it by raising. Raises OSError, after removing the temporary file.
+    ``before`` is given the flushed temporary file, which lies in the same folder, and may still
+    refuse it by raising. Raises OSError, after removing the temporary file.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:32]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -32,7 +31,12 @@ def write_atomically(
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # where the file system knows how to
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -40,13 +44,3 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     with contextlib.suppress(OSError):
         for path in Path(folder).glob(".*.tmp"):
             path.unlink()
-
-
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush a folder's entries to the disk, where its file system knows how to."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

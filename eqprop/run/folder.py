@@ -1,12 +1,13 @@
 """The folder of one run: who owns it, how the run stands (``status.json``), what it ran on.
 
-``status.json`` is replaced atomically, so it is whole at every moment. A lock is held while the
-run lives, and vanishes with its process however that ends.
+``status.json`` is replaced atomically, so it is whole at every moment. A lock on ``.lock`` is held
+while the run lives; the kernel drops it when its process ends, however that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -20,16 +21,87 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqprop.run.errors import ConfigError, RunError, UserError
 from eqprop.run.files import remove_leftovers, write_atomically
-from eqprop.run.lock import is_alive, read_status, refuse_used, take_lock
 from eqprop.run.redact import redact
 from eqprop.run.text import one_line
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-State = Literal["running", "done", "failed", "interrupted"]
+ELSEWHERE = "choose another folder with hydra.run.dir=DIR"
+_PATIENCE = 0.2  # seconds; is_alive() holds the lock for a moment
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # as some network file systems say
 
-__all__ = ["RunFolder", "State", "is_alive", "read_status", "refuse_used"]
+
+def refuse_used(folder: Path) -> None:
+    """Raise ConfigError if a run has used ``folder``."""
+    if (folder / "status.json").exists():
+        raise ConfigError(
+            f"{folder} holds the record of an earlier run; {ELSEWHERE}, or resume it with "
+            f"resume={folder}"
+        )
+
+
+def read_status(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What ``status.json`` in ``folder`` says, or None where there is none that can be read.
+
+    A run that says it is running may be dead: ``is_alive`` tells.
+    """
+    try:
+        status = json.loads((Path(folder) / "status.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) else None
+
+
+def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> FileLock:
+    """Lock ``folder`` for this process and write the owner into ``.lock``.
+
+    Where the file system has no locks ``status.json`` alone guards the folder.
+
+    Raises:
+        ConfigError: if another process holds the lock; ``elsewhere`` says what to do.
+    """
+    from filelock import Timeout
+
+    path, lock = folder / ".lock", _lock(folder)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except Timeout:
+        owner = one_line(path.read_text(errors="replace")) or "another process"
+        raise ConfigError(f"{folder} is in use by {owner}; {elsewhere}") from None
+    except OSError as error:
+        lock.release()
+        if error.errno not in _NO_LOCKS:
+            raise
+    return lock
+
+
+def is_alive(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process is running the run in ``folder`` at this moment."""
+    from filelock import Timeout
+
+    if not (Path(folder) / ".lock").exists():
+        return False
+    try:
+        with _lock(Path(folder)).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # no locks here, or no right to lock
+        import psutil
+
+        status = read_status(folder) or {}
+        local = status.get("host") == socket.gethostname() and status.get("pid") in psutil.pids()
+        return local and status.get("state") == "running"
+
+
+def _lock(folder: Path) -> FileLock:
+    from filelock import FileLock
+
+    # a soft lock in its place would outlive a killed process
+    path = folder / ".lock"
+    return FileLock(path, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
 
 
 class RunFolder:
@@ -41,17 +113,13 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: FileLock, command: Sequence[str]) -> None:
         self.path = path
+        self.checkpoints = path / "checkpoints"
         self.command = list(command)
         self._lock: FileLock | None = lock
+        self._environment: dict[str, Any] = {}
         self._status: dict[str, Any] = {
-            "state": "running",
-            "exit_code": None,
-            "reason": None,
-            "objective": None,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "start": _now(),
-            "end": None,
+            **{"state": "running", "exit_code": None, "reason": None, "objective": None},
+            **{"pid": os.getpid(), "host": socket.gethostname(), "start": _now(), "end": None},
         }
 
     @classmethod
@@ -64,10 +132,9 @@ class RunFolder:
     ) -> RunFolder:
         """Take ``path`` (made if missing) for this run and record that it is running.
 
-        ``command`` is the run's command line, ``sys.argv`` if not given; secrets in it are masked.
-        ``resume`` goes on with the run whose record the folder holds. ``first`` writes what must be
-        there as soon as there is a record. Raises ConfigError if another run is using the folder
-        or, without ``resume``, has used it, or if it cannot be written.
+        ``command`` is by default ``sys.argv``. ``resume`` goes on with the run whose record the
+        folder holds. ``first`` writes what must be there as soon as there is a record. Raises
+        ConfigError if another run uses it or, without ``resume``, has, or if it is not writable.
         """
         path = Path(path)
         try:
@@ -85,25 +152,16 @@ class RunFolder:
             ) from error
         return folder
 
-    @property
-    def checkpoints(self) -> Path:
-        """Where checkpoints go; it exists."""
-        return self.path / "checkpoints"
+    def record_gpus(self) -> None:
+        """Name the GPUs in ``environment.json``: torch, loaded by now, sees them."""
+        from eqprop.run import environment
 
-    @property
-    def finished(self) -> bool:
-        """Whether ``finish`` has been called."""
-        return self._lock is None
-
-    def record_environment(self) -> None:
-        """Write ``environment.json``; done again once torch is loaded, it also names the GPUs."""
-        from eqprop.run import environment  # loads psutil, which no mistake should wait for
-
-        self._write("environment.json", environment.describe(self.command))
+        self._environment["hardware"] = environment.hardware()
+        self._write("environment.json", self._environment)
 
     def finish(
         self,
-        state: State,
+        state: Literal["done", "failed", "interrupted"],
         exit_code: int = 0,
         reason: str | None = None,
         objective: float | None = None,
@@ -113,20 +171,14 @@ class RunFolder:
         An ``objective`` that is not finite is recorded as null. Raises RunError if the folder has
         become unwritable.
         """
-        if self.finished:
+        if self._lock is None:
             return
-        finite = objective is not None and math.isfinite(objective)
-        if reason is None and objective is not None and not finite:
-            reason = f"the objective is {objective}"
-        self._status.update(
-            state=state,
-            exit_code=exit_code,
-            reason=None if reason is None else redact(one_line(reason, 1000)),
-            objective=objective if finite else None,
-            end=_now(),
-        )
+        if objective is not None and not math.isfinite(objective):
+            objective, reason = None, reason or f"the objective is {objective}"
+        reason = None if reason is None else redact(one_line(reason, 1000))
+        end = {"state": state, "exit_code": exit_code, "reason": reason, "objective": objective}
         try:
-            self._write("status.json", self._status)
+            self._write("status.json", {**self._status, **end, "end": _now()})
         except OSError as error:
             raise RunError(
                 f"cannot record the end of the run in {self.path}: {error.strerror or error}; free "
@@ -146,17 +198,26 @@ class RunFolder:
     ) -> None:
         if error is None:
             self.finish("done")
-            return
-        state, exit_code = _outcome(error)
+        elif isinstance(error, KeyboardInterrupt):
+            self._fail("interrupted", getattr(error, "exit_code", 130), error)
+        elif isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            # with 0 too: somebody else's code left in the middle of the run
+            self._fail("failed", code, error if code else "sys.exit(0) before the end of the run")
+        else:
+            self._fail("failed", error.exit_code if isinstance(error, UserError) else 1, error)
+
+    def _fail(self, state: Literal["failed", "interrupted"], code: int, why: object) -> None:
         # the error that ended the run is the one to report, not that its record failed too
         with contextlib.suppress(RunError):
-            self.finish(state, exit_code, _reason(error))
+            self.finish(state, code, str(why) or type(why).__name__)
 
     def _begin(self, resume: bool, first: Callable[[Path], None] | None) -> None:
+        from eqprop.run import environment  # loads psutil, which no mistake should wait for
+
         if not resume:
             refuse_used(self.path)
-        earlier = read_status(self.path)
-        if earlier is not None:
+        if (earlier := read_status(self.path)) is not None:
             self._status["resumed"] = [*earlier.get("resumed", []), self._status["start"]]
             self._status["start"] = earlier.get("start", self._status["start"])
         self.checkpoints.mkdir(exist_ok=True)
@@ -165,33 +226,17 @@ class RunFolder:
         if first is not None:
             first(self.path)
         self._write("status.json", self._status)
-        self.record_environment()
+        self._environment = environment.describe(self.command)
+        self._write("environment.json", self._environment)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, allow_nan=False)
         write_atomically(self.path / name, text.encode() + b"\n")
 
     def _release(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
-
-
-def _outcome(error: BaseException) -> tuple[State, int]:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", getattr(error, "exit_code", 130)
-    if isinstance(error, UserError):
-        return "failed", error.exit_code
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return "failed", code  # with 0 too: somebody else's code left in the middle of the run
-    return "failed", 1
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit) and not error.code:
-        return "sys.exit(0) before the end of the run"
-    return str(error) or type(error).__name__
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def _now() -> str:

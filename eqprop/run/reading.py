@@ -7,6 +7,7 @@ finds: what could not be read is said in a list of ``problems``, a line each.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eqprop.run.lock import is_alive
+from eqprop.run.folder import is_alive
 from eqprop.run.text import flatten, number, one_line, plain, told
 
 Points = tuple[list[float], list[float | None]]
@@ -22,38 +23,27 @@ Points = tuple[list[float], list[float | None]]
 
 FINE = ("done", "running", "pruned")
 _FILES = ("status.json", "metrics.jsonl", ".hydra", "curves.jsonl", "evaluation.json")
-_MOST_BYTES = 64 * 2**20
 _MOST_KEYS = 2000
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PICTURES, _LARGEST_PICTURE = 8, 2_000_000  # bytes
 
 
 @dataclass
 class Run:
-    """What is known of a run.
-
-    Attributes:
-        folder: where it is; of a job that never made one, where it would be.
-        state: running, done, failed, interrupted, pruned, killed (it says that it runs, and its
-            process is dead) or unknown.
-        reason: one line on why it is not done, if something tells.
-        objective: finite, or None.
-        status: what status.json says.
-        config: the configuration, flat: dotted key → number, truth value, None or one line.
-        composed: whether ``config`` is the whole configuration or only what the overrides say.
-        overrides: the words of its command line.
-        rows: of metrics.jsonl.
-        problems: what could not be read, a line each.
-    """
+    """What is known of the run in ``folder``; of a job that never made one, where it would be."""
 
     folder: Path
     state: str = "unknown"
-    reason: str | None = None
-    objective: float | None = None
-    status: dict[str, Any] = field(default_factory=dict)
+    """Running, done, failed, interrupted, pruned, killed (its process died silently) or unknown."""
+    reason: str | None = None  # one line on why it is not done, if something tells
+    objective: float | None = None  # finite
+    status: dict[str, Any] = field(default_factory=dict)  # what status.json says
     config: dict[str, Any] = field(default_factory=dict)
-    composed: bool = False
-    overrides: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    """Dotted key → number, truth value, None or one line."""
+    composed: bool = False  # config is the whole configuration, not only what the overrides say
+    overrides: list[str] = field(default_factory=list)  # the words of its command line
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.jsonl
+    problems: list[str] = field(default_factory=list)  # what could not be read, a line each
 
     @property
     def failure(self) -> str | None:
@@ -121,9 +111,13 @@ def read_run(folder: Path) -> Run:
     run = Run(folder)
     run.rows = read_lines(folder / "metrics.jsonl", run.problems)
     config = _read_yaml(folder / ".hydra" / "config.yaml", run.problems)
-    run.overrides = _words_of(_read_yaml(folder / ".hydra" / "overrides.yaml", run.problems))
+    words = _read_yaml(folder / ".hydra" / "overrides.yaml", run.problems)
+    if isinstance(words, list):
+        run.overrides = [str(plain(word)) for word in words if isinstance(word, str)]
     run.composed = isinstance(config, dict) and bool(config)
-    run.config = _flat(config) if run.composed else _settings(run.overrides)
+    # of a tree beyond all measure, the first leaves
+    leaves = islice(flatten(config), _MOST_KEYS) if run.composed else _settings(run.overrides)
+    run.config = {one_line(key, 300): plain(value) for key, value in leaves}
     _read_status(run)
     return run
 
@@ -133,7 +127,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
     A number that was not finite is None.
     """
-    rows = read_lines(folder / "metrics.jsonl", [], most=-1)
+    rows = read_lines(folder / "metrics.jsonl", [])
     return [row for row in rows if isinstance(row.get("step"), int)]
 
 
@@ -142,16 +136,16 @@ def read_object(path: Path, problems: list[str]) -> dict[str, Any]:
     found = _read_bytes(path, problems)
     value = None if found is None else _parse(found)
     if found is not None and not isinstance(value, dict):
-        problems.append(f"{path.name}: {'is empty' if not found.strip() else 'is no JSON object'}")
+        problems.append(f"{path.name}: is no JSON object")
     return value if isinstance(value, dict) else {}
 
 
-def read_lines(path: Path, problems: list[str], most: int = _MOST_BYTES) -> list[dict[str, Any]]:
+def read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line; lines that hold none are left out.
 
     A last line without its end is a line being written. Others are counted in ``problems``.
     """
-    lines = (_read_bytes(path, problems, most) or b"").split(b"\n")
+    lines = (_read_bytes(path, problems) or b"").split(b"\n")
     found = [_parse(line) for line in lines if line.strip()]
     whole = [value for value in found if isinstance(value, dict)]
     torn = bool(found) and bool(lines[-1].strip()) and not isinstance(found[-1], dict)
@@ -161,20 +155,24 @@ def read_lines(path: Path, problems: list[str], most: int = _MOST_BYTES) -> list
     return whole
 
 
-def _words_of(found: Any) -> list[str]:
-    """The texts in a list of overrides, without secrets."""
-    words = found if isinstance(found, list) else []
-    return [str(plain(word)) for word in words if isinstance(word, str)]
+def read_pictures(folder: Path, problems: list[str]) -> dict[str, bytes]:
+    """The files ``pictures/*/*.png`` of a run, by the names that they were shown under."""
+    found = {}
+    for path in islice(sorted(folder.glob("pictures/*/*.png")), _MOST_PICTURES):
+        data = _read_bytes(path, problems)
+        if data is not None and data.startswith(_PNG) and len(data) <= _LARGEST_PICTURE:
+            found[one_line(f"{path.parent.name}/{path.stem}", 60)] = data
+        elif data is not None:
+            problems.append(f"{path.name}: is no PNG picture of a run")
+    return found
 
 
-def _settings(overrides: list[str]) -> dict[str, Any]:
+def _settings(overrides: list[str]) -> Iterator[tuple[str, Any]]:
     """What overrides say of the configuration, where that is all that is known of a run."""
-    pairs = (word.partition("=") for word in overrides)
-    return {
-        key.lstrip("+"): plain(_parse_yaml(value))
-        for key, equals, value in pairs
-        if equals and not key.startswith("~")
-    }
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if equals and not key.startswith("~"):
+            yield key.lstrip("+"), _parse_yaml(value)
 
 
 def _read_status(run: Run) -> None:
@@ -197,24 +195,18 @@ def _read_status(run: Run) -> None:
         run.reason = trouble[0] if trouble else "it has no status.json that tells how it stands"
 
 
-def _read_bytes(path: Path, problems: list[str], most: int = _MOST_BYTES) -> bytes | None:
-    """The file's first ``most`` bytes (-1: all), None where there is none."""
+def _read_bytes(path: Path, problems: list[str]) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            found = file.read(most + 1 if most >= 0 else -1)
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         problems.append(f"{path.name}: {error.strerror or error}")
         return None
-    if 0 <= most < len(found):
-        problems.append(f"{path.name}: only its first {most // 2**20} MiB are shown")
-        return found[:most]
-    return found
 
 
 def _read_yaml(path: Path, problems: list[str]) -> Any:
-    found = _read_bytes(path, problems, 2**20)
+    found = _read_bytes(path, problems)
     value = None if found is None else _parse_yaml(found)
     if found and found.strip() and value is None:
         problems.append(f"{path.name}: is no YAML")
@@ -235,9 +227,3 @@ def _parse_yaml(text: bytes | str) -> Any:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    """Of a tree beyond all measure, the first leaves."""
-    leaves = islice(flatten(config), _MOST_KEYS)
-    return {one_line(key, 300): plain(value) for key, value in leaves}

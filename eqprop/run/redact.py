@@ -22,7 +22,8 @@ def redact(text: str) -> str:
     """
     text = _URL.sub(_without_user, text)
     head, equals, tail = text.partition("=")
-    for secret in _secrets():
+    secrets = {value for name, value in os.environ.items() if value and _SECRET_NAME.search(name)}
+    for secret in sorted(secrets, key=len, reverse=True):  # one may contain another
         if secret == text:
             return MASK
         if secret == tail:
@@ -41,12 +42,6 @@ def redact_all(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [redact_all(part) for part in value]
     return value
-
-
-def _secrets() -> list[str]:
-    """Values of secret variables, longest first: one may contain another."""
-    found = {value for name, value in os.environ.items() if value and _SECRET_NAME.search(name)}
-    return sorted(found, key=len, reverse=True)
 
 
 def _without_user(match: re.Match[str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,14 @@ import yaml
 from eqprop.run import checkpoint
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
-from eqprop.run.lock import read_status
+from eqprop.run.folder import read_status
 from eqprop.run.redact import redact_all
 from eqprop.run.text import flatten, show
 
 log = logging.getLogger(__name__)
 
-FREE = (
-    *("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun"),
-    "sweep",
-)
-"""Settings that a resumed run may change; any other affects the result."""
-
+# settings that a resumed run may change; any other affects the result
+_FREE = ("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun", "sweep")
 _FREE_KEYS = ("dataset.download",)
 _FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
 _ASIDE = ".aside"
@@ -39,22 +36,19 @@ class Earlier:
 
     folder: Path
     status: dict[str, Any]
-    meta: dict[str, Any] | None
-    """The plain part of its newest checkpoint that can be read."""
-    named: Path | None = None
-    """A checkpoint that was asked for by name."""
+    meta: dict[str, Any] | None  # the plain part of its newest checkpoint that can be read
+    named: Path | None = None  # a checkpoint that was asked for by name
 
     def is_finished(self, epochs: int) -> bool:
         """Whether the run is done and has nothing left of so many epochs."""
-        if self.named is not None or self.status.get("state") != "done" or self.meta is None:
-            return False
-        return int(self.meta.get("epoch", 0)) > epochs
+        done = self.named is None and self.status.get("state") == "done"
+        return done and self.meta is not None and int(self.meta.get("epoch", 0)) > epochs
 
     @property
     def objective(self) -> float:
         """The recorded objective; NaN if there is none."""
         found = self.status.get("objective")
-        return float("nan") if found is None else float(found)
+        return math.nan if found is None else float(found)
 
 
 def earlier_run(folder: Path, resume: str | None, config: Mapping[str, Any]) -> Earlier | None:
@@ -86,18 +80,15 @@ def refuse_other_defaults(folder: Path, new: Mapping[str, Any]) -> None:
     """Raise ConfigError if the recorded command no longer makes the recorded configuration."""
     old = read_yaml(folder / ".hydra" / "config.yaml")
     if isinstance(old, Mapping) and (changes := _changes(old, new)):
+        how = "give these keys on the command line, or restore the files"
         raise ConfigError(
-            f"rerun={folder}: the files of the configuration have changed since: {changes}; give "
-            "these keys on the command line, or restore the files"
+            f"rerun={folder}: the files of the configuration have changed since: {changes}; {how}"
         )
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key} ({show(before)} → {show(now)})"
-        for key, before, now in differences(old, new)
-        if not _is_free(key)
-    )
+    found = [change for change in differences(old, new) if not _is_free(change[0])]
+    return ", ".join(f"{key} ({show(then)} → {show(now)})" for key, then, now in found)
 
 
 def read_yaml(path: Path) -> Any:
@@ -120,25 +111,28 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
 def newest_valid(
     folder: Path, named: Path | None = None
 ) -> tuple[Checkpoint | None, list[CheckpointError]]:
-    """The newest checkpoint that is whole, and what is wrong with newer ones. None: none yet.
+    """The newest checkpoint that is whole (None: none yet), and what is wrong with broken ones.
 
     Raises:
         CheckpointError: if the one that was named is broken, or all of them are.
     """
     if named is not None:
         return checkpoint.read(named), []
+    newest: Checkpoint | None = None
     broken: list[CheckpointError] = []
-    for path in sorted(_files(folder), key=_place, reverse=True):
+    for path in _files(folder):
         try:
-            return checkpoint.read(path), broken
+            found = checkpoint.read(path)
         except CheckpointError as error:
             broken.append(error)
-    if broken:
+        else:
+            newest = found if newest is None or found.place > newest.place else newest
+    if broken and newest is None:
         raise CheckpointError(
             f"{broken[0]}; there is no other one to fall back on: remove {folder / 'checkpoints'} "
             "to begin again"
         )
-    return None, []
+    return newest, broken
 
 
 def take(earlier: Earlier) -> Checkpoint | None:
@@ -150,11 +144,12 @@ def take(earlier: Earlier) -> Checkpoint | None:
     if chosen is None:
         return None
     for error in broken:
-        log.warning("%s; the one before it is used", error)
-    place = _place(chosen.path)
+        log.warning("%s; another one is used", error)
     for path in _files(earlier.folder):
-        if _place(path) > place or any(str(path) in str(error) for error in broken):
-            path.replace(path.with_name(path.name + _ASIDE))
+        with contextlib.suppress(CheckpointError):
+            if checkpoint.read(path).place <= chosen.place:
+                continue
+        path.replace(path.with_name(path.name + _ASIDE))
     return chosen
 
 
@@ -165,10 +160,8 @@ def cut_metrics(path: Path, size: int) -> None:
             log.warning("%s is gone: the rows before the checkpoint are lost", path)
         return
     with open(path, "r+b") as file:
-        file.seek(0, os.SEEK_END)
-        if file.tell() < size:
+        if path.stat().st_size < size:
             log.warning("%s is shorter than the checkpoint says: some rows are lost", path)
-            file.seek(0)
             size = file.read().rfind(b"\n") + 1
         file.truncate(size)
         os.fsync(file.fileno())
@@ -181,9 +174,8 @@ def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) ->
     """
     from eqprop.run.environment import versions  # loads psutil, which no mistake should wait for
 
-    packages, found = ("python", "eqprop", "torch", "numpy"), versions()
-    old = {**meta.get("versions", {}), **meta}
-    now = {**{name: found[name] for name in packages}, **rounding}
+    found, old = versions(), {**meta.get("versions", {}), **meta}
+    now = {name: found[name] for name in ("python", "eqprop", "torch", "numpy")} | dict(rounding)
     changed = [
         f"{name} {show(old[name])} → {show(value)}"
         for name, value in now.items()
@@ -194,18 +186,8 @@ def warn_of_differences(meta: Mapping[str, Any], rounding: Mapping[str, Any]) ->
 
 
 def _is_free(key: str) -> bool:
-    return key in _FREE_KEYS or (key.partition(".")[0] in FREE and key not in _FIXED_KEYS)
+    return key in _FREE_KEYS or (key.partition(".")[0] in _FREE and key not in _FIXED_KEYS)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in (folder / "checkpoints").glob("*.pt") if p.name != "best.pt")
-
-
-def _place(path: Path) -> tuple[int, int]:
-    """How far a training had come when it wrote ``path``; what cannot be read comes first."""
-    try:
-        meta = checkpoint.peek(path)
-    except CheckpointError:
-        return (sys.maxsize, 0)
-    place = meta.get("epoch"), meta.get("batches")
-    return place if all(isinstance(n, int) for n in place) else (sys.maxsize, 0)  # type: ignore[return-value]

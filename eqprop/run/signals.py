@@ -9,19 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-REQUEUE = 75
-"""EX_TEMPFAIL, "try again later": for a cluster that is to queue the job again."""
-
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR2: REQUEUE}
+# 75 is EX_TEMPFAIL, "try again later": for a cluster that is to queue the job again
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR2: 75}
 
 
 class Stopped(KeyboardInterrupt):
     """The run was told to stop by a signal."""
 
     def __init__(self, number: int) -> None:
-        self.number = signal.Signals(number)
-        self.exit_code = EXIT_CODES[self.number]
-        super().__init__(f"interrupted by {self.number.name}")
+        self.exit_code = EXIT_CODES[signal.Signals(number)]
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
 
 
 class Stop:
@@ -54,19 +51,6 @@ class Stop:
         finally:
             self._deferring = False
 
-    def install(self) -> None:
-        """Listen, where Python allows it: in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in EXIT_CODES:
-            self._previous[number] = signal.signal(number, self._heard)
-
-    def restore(self) -> None:
-        """Put back the handlers that were there before."""
-        for number, handler in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous = {}
-
     def _heard(self, number: int, frame: FrameType | None) -> None:
         again = self.requested is not None and number == signal.SIGINT
         if self.requested is None:
@@ -80,10 +64,12 @@ class Stop:
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Listen for the signals within it."""
+    """Listen for the signals within it, where Python allows it: in the main thread."""
     stop = Stop()
-    stop.install()
+    if threading.current_thread() is threading.main_thread():
+        stop._previous = {n: signal.signal(n, stop._heard) for n in EXIT_CODES}
     try:
         yield stop
     finally:
-        stop.restore()
+        for number, handler in stop._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO, cast
 
 from eqprop.run.errors import UserError
@@ -27,26 +27,24 @@ class LastingStream:
 
     def write(self, text: str) -> int:
         """Write to the stream, or discard the text."""
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
-            self._discard()
-            return len(text)
+        with self._lasting():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush the stream, or discard what is in its buffer."""
-        try:
+        with self._lasting():
             self._stream.flush()
-        except (OSError, ValueError):
-            self._discard()
 
-    def _discard(self) -> None:
-        """Redirect the stream to the null device, what is still buffered included."""
-        with suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
-            os.close(null)
-            self._stream.flush()
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """On failure redirect the stream to the null device, what is still buffered included."""
+        try:
+            yield
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError), open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), self._stream.fileno())
+                self._stream.flush()
 
 
 class LogFile(logging.FileHandler):
@@ -94,8 +92,6 @@ def prepare_streams() -> None:
 
 
 def _lasting(stream: TextIO) -> TextIO:
-    if isinstance(stream, LastingStream):
-        return stream
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # a poor locale lacks some letters
     return cast("TextIO", LastingStream(stream))
@@ -108,14 +104,12 @@ def exit_cleanly(main: Callable[[], object]) -> NoReturn:
     reader goes away (``… | head``) or that cannot encode a character is no failure.
     """
     prepare_streams()
-    status = 0
     sys.path.append(os.getcwd())  # an energy of one's own lies beside the command
     try:
         found = main()
-        status = found if isinstance(found, int) else 0
+        sys.exit(found if isinstance(found, int) else 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = error.exit_code
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+        sys.exit(130)

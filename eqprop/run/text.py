@@ -10,7 +10,6 @@ from typing import Any
 
 from eqprop.run.redact import redact
 
-_LONGEST = 60
 _LARGEST = 10**150  # its square is still a float
 Leaf = tuple[str, Any]
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
@@ -24,15 +23,16 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """
     names = list(dict.fromkeys(candidates))
     group, _, last = name.rpartition(".")
-    beside = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == group}
     elsewhere = [n for n in names if n.rpartition(".")[2] == last]
-    if group and not beside:
-        beside = {n: n for n in names if "." in n}
-        last = name
     if len(elsewhere) == 1:
         return elsewhere[0]
-    close = _closest(last, beside)
-    return None if close is None else beside[close]
+    beside = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == group}
+    if group and not beside:
+        last, beside = name, {n: n for n in names if "." in n}
+    folded = {n.lower(): whole for n, whole in beside.items()}
+    swapped = [n for n in folded if sorted(n) == sorted(last.lower())]  # "td" for "dt"
+    close = swapped or difflib.get_close_matches(last.lower(), list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
 
 
 def hint(name: str, candidates: Iterable[str]) -> str:
@@ -61,16 +61,9 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'.replace("${", "\\${")
 
 
-def _closest(name: str, names: Iterable[str]) -> str | None:
-    folded = {n.lower(): n for n in names}
-    swapped = [n for n in folded if sorted(n) == sorted(name.lower())]  # "td" for "dt"
-    close = swapped or difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
-
-
 def show(value: Any) -> str:
     """Return a value as one short line, in YAML's words for null and booleans."""
-    return yaml_word(value) if value is None or isinstance(value, bool) else brief(_text(value))
+    return yaml_word(value) if value is None or isinstance(value, bool) else brief(repr(value))
 
 
 def yaml_word(value: Any) -> str:
@@ -81,16 +74,13 @@ def yaml_word(value: Any) -> str:
 
 
 def brief(text: str) -> str:
-    """Return the text as one line of bounded length."""
-    return one_line(text, _LONGEST)
+    """Return the text as one line of at most 60 characters."""
+    return one_line(text, 60)
 
 
 def one_line(text: object, limit: int | None = None) -> str:
     """Return the text on one line of at most ``limit`` characters, control characters escaped."""
-    try:
-        words = " ".join(str(text).split())
-    except ValueError:  # Python refuses to print whole numbers of thousands of digits
-        return "a number of thousands of digits"
+    words = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
@@ -114,14 +104,14 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, (int, float)):
         return value if number(value) is not None and abs(value) < 2**53 else told(value)
-    if isinstance(value, (list, tuple)) and not any(map(_has_parts, value[:100])):
-        words = [yaml_word(plain(part)) for part in value[:100]]
-        return told(f"[{', '.join(words)}{', …' * (len(value) > 100)}]")
-    return f"({type(value).__name__})" if _has_parts(value) else told(value)
+    parts = (Mapping, list, tuple, set)
+    if isinstance(value, (list, tuple)) and not any(isinstance(part, parts) for part in value):
+        return told(f"[{', '.join(yaml_word(plain(part)) for part in value)}]")
+    return f"({type(value).__name__})" if isinstance(value, parts) else told(value)
 
 
 def told(value: Any) -> str:
-    """Return a value as one line of bounded length without secrets."""
+    """Return a value as one line of at most 300 characters without secrets."""
     return one_line(_redacted(one_line(value)), 300)
 
 
@@ -132,17 +122,4 @@ def number(value: Any) -> float | None:
     return float(value) if -_LARGEST < value < _LARGEST else None
 
 
-@lru_cache(maxsize=1 << 14)  # the runs of a sweep say the same again and again
-def _redacted(text: str) -> str:
-    return redact(text)
-
-
-def _has_parts(value: Any) -> bool:
-    return isinstance(value, (Mapping, list, tuple, set))
-
-
-def _text(value: Any) -> str:
-    try:
-        return one_line(repr(value))
-    except ValueError:
-        return one_line(value)
+_redacted = lru_cache(maxsize=1 << 14)(redact)  # the runs of a sweep say the same again and again

@@ -24,23 +24,26 @@ _NAMES = {
 
 
 class Display:
-    """A line for each job that starts or ends; on a terminal, moving lines for those that run.
+    """A line for each job that starts or ends; within it on a terminal, moving lines as well.
 
     ``total`` is how many jobs there will be, if that is known; ``live`` draws moving lines.
     """
 
     def __init__(self, total: int | None, live: bool | None = None) -> None:
-        self.console = Console(soft_wrap=True, highlight=False, markup=False)
-        self._tasks: dict[int, TaskID] = {}
+        console = Console(soft_wrap=True, highlight=False, markup=False)
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn()
         live = sys.stdout.isatty() if live is None else live
-        self._bars = Progress(*columns, console=self.console, transient=True, disable=not live)
+        self._bars = Progress(*columns, console=console, transient=True, disable=not live)
         self._whole = self._bars.add_task("sweep", total=total)
-        self._bars.start()
+        self._tasks: dict[int, TaskID] = {}
+        self.say = console.print
 
-    def say(self, line: str) -> None:
-        """Print a line."""
-        self.console.print(line)
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
 
     def started(self, job: Job) -> None:
         """Show that a job has started."""
@@ -55,20 +58,17 @@ class Display:
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Show how a job ended."""
-        if job.number in self._tasks:
-            self._bars.remove_task(self._tasks.pop(job.number))
+        self._bars.remove_task(self._tasks.pop(job.number))
         self._bars.advance(self._whole)
         value = f"objective {outcome.objective:.4f}" if outcome.objective is not None else ""
         head = f"job {job.number} {outcome.state} after {outcome.seconds:.0f} s: {job.label}"
         self.say(f"{head}  {outcome.reason or value}")
 
-    def close(self) -> None:
-        """Take the moving lines away."""
-        self._bars.stop()
 
-
-def summary(folder: Path, trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    """Yield a line for each run that failed, for the best point, and for the whole."""
+def summary(folder: Path, trials: Sequence[FrozenTrial], ended: str | None) -> Iterator[str]:
+    """Yield why it ended, and a line for each failed run, for the best point and for the whole."""
+    if ended is not None:
+        yield ended
     runs = [(trial, run) for trial in trials for run in trial.user_attrs.get("runs", [])]
     for trial, run in runs:
         if run["state"] == "failed":

@@ -8,17 +8,15 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from eqprop.run.files import write_atomically
-from eqprop.run.lock import read_status
+from eqprop.run.folder import read_status
 from eqprop.run.redact import redact
 from eqprop.run.text import one_line
 
 CONSOLE = "console.log"  # what a job printed, in its folder
 STOPPED = "stopped by the sweep"
-
-State = Literal["done", "failed", "pruned", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +42,17 @@ class Job:
 class Outcome:
     """How a job ended; it is its own handle where it could not even be started."""
 
-    state: State
+    state: str  # done, failed, pruned or interrupted
     objective: float | None = None  # finite when the job is done
     reason: str | None = None  # one line when it is not
     exit_code: int | None = None  # negative: the signal that killed it
     seconds: float = 0.0
 
     def poll(self) -> Outcome:
-        """Return itself."""
         return self
 
     def stop(self) -> None:
-        """Do nothing: the job has ended."""
+        pass
 
 
 class Handle(Protocol):
@@ -70,24 +67,33 @@ class Handle(Protocol):
         ...
 
 
-class Launcher(Protocol):
-    """Starts jobs, on this machine or elsewhere."""
+class Launcher:
+    """Starts jobs by ``submit``, on this machine or elsewhere, ``capacity`` at a time."""
 
-    capacity: int
-    """How many jobs it takes at a time."""
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.handles: list[Any] = []
+
+    def submit(self, job: Job) -> Handle:
+        """Hand a job on; one whose folder holds an unfinished run goes on there."""
+        raise NotImplementedError
 
     def start(self, job: Job) -> Handle:
-        """Start a job; one whose folder holds an unfinished run goes on there."""
-        ...
+        """Start a job; one that cannot be started has failed."""
+        try:
+            handle = self.submit(job)
+        except Exception as error:  # whatever sbatch does not like, or Ray itself is gone
+            why = one_line(getattr(error, "strerror", None) or error, 300)
+            return Outcome("failed", reason=f"could not be started: {why}")
+        self.handles = [one for one in self.handles if one.poll() is None]
+        self.handles.append(handle)
+        return handle
 
     def close(self) -> None:
-        """Let go of what the launcher holds; jobs that still run are asked to save and end."""
-        ...
-
-
-def not_started(why: object) -> Outcome:
-    """Return the outcome of a job that could not be started."""
-    return Outcome("failed", reason=f"could not be started: {one_line(why, 300)}")
+        """Ask jobs that still run to save and end, and let go of what the launcher holds."""
+        for handle in self.handles:
+            if handle.poll() is None:
+                handle.stop()
 
 
 def judge(
@@ -109,9 +115,9 @@ def judge(
         return Outcome("done", value, None, exit_code, seconds)
     own = status if pid is None or status.get("pid") == pid else {}
     killed = exit_code is not None and exit_code < 0
-    interrupted = own.get("state") == "interrupted" and not killed
+    state = "interrupted" if own.get("state") == "interrupted" and not killed else "failed"
     reason = one_line(redact(_reason(folder, own, exit_code, lost)), 1000)
-    return Outcome("interrupted" if interrupted else "failed", None, reason, exit_code, seconds)
+    return Outcome(state, None, reason, exit_code, seconds)
 
 
 def record_end(folder: Path, outcome: Outcome, words: list[str]) -> None:
@@ -141,12 +147,10 @@ def _reason(folder: Path, status: dict[str, Any], code: int | None, lost: str) -
         return f"exit status {code} at its end" if code else str(told or "no finite objective")
     if state in ("failed", "interrupted") and told:
         return str(told)
-    if code is None:
-        return lost
-    if code == 0:
-        return "ended with status 0 but did not finish"
+    if not code:
+        return lost if code is None else "ended with status 0 but did not finish"
     errors = []
-    with suppress(OSError):
-        lines = (folder / CONSOLE).read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
-    return errors[-1] if errors and not status else f"exit status {code}"
+    if not status:  # a mistake in the command, found before there was a record
+        console = (folder / CONSOLE).read_text(encoding="utf-8", errors="replace")
+        errors = [line[7:] for line in console.splitlines() if line.startswith("error: ")]
+    return errors[-1] if errors else f"exit status {code}"

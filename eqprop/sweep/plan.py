@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eqprop.config import explain, translate
 from eqprop.config.compose import Composer
-from eqprop.config.sweep import Sweep
+from eqprop.config.schema import Sweep
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import brief, key_of
 from eqprop.sweep.space import Axis, read_axis
@@ -115,26 +115,24 @@ def read(composer: Composer, master: DictConfig, program: Sequence[str] = ()) ->
         ConfigError: one line if its keys contradict each other.
     """
     with composer.as_job(master, 0), translate.resolution(master):
-        given = cast("dict[str, Any]", OmegaConf.to_container(master.sweep, resolve=True))
+        given: Any = OmegaConf.to_container(master.sweep, resolve=True)
         folder = str(OmegaConf.select(master, "hydra.sweep.dir", throw_on_missing=True))
     overrides = composer.parse(_task_words(master))
     entries: list[str | Axis] = []
     for override in {o.get_key_element().lstrip("+"): o for o in overrides}.values():
         line, varies = str(override.input_line), override.is_sweep_override()
-        if _is_about(line, "sweep"):
-            if varies:
-                raise ConfigError(f"{line}: belongs to the sweep as a whole; give it one value")
-            continue
-        entries.append(read_axis(composer.parse, override) if varies else line)
+        if not _is_about(line, "sweep"):
+            entries.append(read_axis(composer.parse, override) if varies else line)
+        elif varies:
+            raise ConfigError(f"{line}: belongs to the sweep as a whole; give it one value")
     if master.hydra.runtime.choices.get("sweep") != "grid":
         entries.append("sweep=grid")  # a job is a single run
-    hydra = OmegaConf.to_container(master.hydra.overrides.hydra, resolve=False)
     plan = Plan(
         composer,
         explain.validated(Sweep, "sweep", given),
         Path(os.path.abspath(folder)),
         tuple(entries),
-        tuple(map(str, cast("list[Any]", hydra))),
+        tuple(_raw(master.hydra.overrides.hydra)),
         tuple(program),
     )
     _refuse_contradictions(plan.axes, plan.options)
@@ -170,7 +168,7 @@ def search_hash(master: DictConfig) -> str:
 
     They do not depend on how many points there are, how they run or where the results go.
     """
-    options = cast("dict[str, Any]", OmegaConf.to_container(master.sweep, resolve=True))
+    options: Any = OmegaConf.to_container(master.sweep, resolve=True)
     decisive = _decisive(_task_words(master), {**Sweep().model_dump(), **options})
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:6]
 
@@ -178,9 +176,14 @@ def search_hash(master: DictConfig) -> str:
 def _task_words(master: DictConfig) -> list[str]:
     """Return what the option of ``sweep`` varies, then what the command line says instead."""
     params = OmegaConf.select(master, "hydra.sweeper.params") or {}
-    given = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
     words = [f"{key}={value}" for key, value in params.items()]
-    return [*words, *(str(word) for word in cast("list[Any]", given))]
+    return [*words, *_raw(master.hydra.overrides.task)]
+
+
+def _raw(words: ListConfig) -> list[str]:
+    """Return overrides as they were given, with their interpolations."""
+    found: Any = OmegaConf.to_container(words, resolve=False)
+    return list(map(str, found))
 
 
 def _decisive(words: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,10 +207,8 @@ def _refuse_contradictions(axes: Sequence[Axis], options: Sweep) -> None:
         if axis.name == "seed" and (options.searches or options.repeats > 1):
             raise ConfigError(f"{given}: leave it out, and choose sweep.repeats=N")
         if not axis.values and not options.searches:
-            raise ConfigError(
-                f"{given}: a grid needs values, not an interval; list some, or search with "
-                "sweep.sampler=tpe sweep.n_trials=N"
-            )
+            how = "list some, or search with sweep.sampler=tpe sweep.n_trials=N"
+            raise ConfigError(f"{given}: a grid needs values, not an interval; {how}")
     if options.searches and not axes:
         raise ConfigError(
             f"sweep.sampler={options.sampler}: nothing to search; give a key several values or an "

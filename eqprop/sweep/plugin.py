@@ -14,8 +14,6 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-TARGET = "hydra_plugins.eqprop.Sweeper"
-
 
 class Sweeper(HydraSweeper):
     """Runs each job in a process of its own, and goes on where an earlier command was stopped.
@@ -23,8 +21,9 @@ class Sweeper(HydraSweeper):
     ``params`` are keys to sweep, each with its values in Hydra's grammar.
     """
 
-    exit_code = 0
-    """Of the last sweep in this process: Hydra's main returns nothing."""
+    __module__ = "hydra_plugins.eqprop"
+
+    exit_code = 0  # of the last sweep in this process: Hydra's main returns nothing
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.config: DictConfig = OmegaConf.create()
@@ -35,19 +34,18 @@ class Sweeper(HydraSweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the sweep."""
         from eqprop.config.compose import Composer
         from eqprop.sweep.start import run_sweep
 
         name, path, folder = sources(self.config)
         composer = Composer(name, path, folder)
         flags = {"--config-name": name, "--config-path": path, "--config-dir": folder}
-        script = Path(sys.argv[0]).absolute()
-        is_file = sys.argv[0] and script.is_file()  # else it is python -c, or another program
-        start = [str(script)] if is_file else ["-c", "from eqprop.cli.main import run; run()"]
         words = [
             f"{flag}={value}" for flag, value in flags.items() if value not in (None, "config")
         ]
+        script = Path(sys.argv[0]).absolute()
+        is_file = sys.argv[0] and script.is_file()  # else it is python -c, or another program
+        start = [str(script)] if is_file else ["-c", "from eqprop.cli.main import run; run()"]
         Sweeper.exit_code = run_sweep(composer, self.config, [sys.executable, *start, *words])
 
 
@@ -66,14 +64,12 @@ def sources(config: DictConfig) -> tuple[str, str | None, str | None]:
 
 def register() -> None:
     """Make the sweeper known to Hydra, which takes plugins from the package of that name only."""
-    package, _, name = TARGET.rpartition(".")[0].partition(".")
     try:
-        home = importlib.import_module(package)
+        home = importlib.import_module("hydra_plugins")
     except ImportError:  # no plugin is installed
-        home = sys.modules[package] = ModuleType(package)
+        home = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
         home.__path__ = []  # Hydra looks for plugins in it
-    setattr(home, name, sys.modules[__name__])
-    Sweeper.__module__ = f"{package}.{name}"
+    home.eqprop = sys.modules[__name__]  # type: ignore[attr-defined]
     Plugins.instance().register(Sweeper)
 
 

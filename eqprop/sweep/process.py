@@ -8,19 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eqprop.run.files import write_atomically
-from eqprop.run.lock import is_alive
+from eqprop.run.folder import is_alive
 from eqprop.run.redact import redact
-from eqprop.sweep.job import CONSOLE, STOPPED, Handle, Job, Outcome, State, judge, not_started
+from eqprop.sweep.job import CONSOLE, STOPPED, Handle, Job, Launcher, Outcome, judge
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
 _PAUSE = 0.1  # seconds between two looks at a job
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -34,6 +33,7 @@ class JobProcess:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        parent = os.getpid()
         job.folder.mkdir(parents=True, exist_ok=True)
         with open(job.folder / CONSOLE, "ab") as console:
             self._process = subprocess.Popen(
@@ -44,15 +44,14 @@ class JobProcess:
                 stdout=console,
                 stderr=console,
                 start_new_session=True,
-                preexec_fn=_ends_with(os.getpid()),
+                preexec_fn=lambda: _end_with(parent),
             )
         self._start = time.monotonic()
         self._asked: float | None = None
-        self._verdict: tuple[State, str] | None = None
+        self._verdict: dict[str, Any] = {}
         self._outcome: Outcome | None = None
 
     def poll(self) -> Outcome | None:
-        """Return how it ended, None while it runs."""
         if self._outcome is not None:
             return self._outcome
         now, limit, code = time.monotonic(), self.job.timeout, self._process.poll()
@@ -64,10 +63,10 @@ class JobProcess:
             self.stop("failed", f"hung: no end after {limit:g} s (sweep.job_timeout)")
         return self._outcome
 
-    def stop(self, state: State = "interrupted", reason: str = STOPPED) -> None:
+    def stop(self, state: str = "interrupted", reason: str = STOPPED) -> None:
         """Ask it to save and end; ``poll`` kills it when the time for that is over."""
         if self._asked is None and self._outcome is None:
-            self._asked, self._verdict = time.monotonic(), (state, reason)
+            self._asked, self._verdict = time.monotonic(), {"state": state, "reason": reason}
             self._process.send_signal(signal.SIGTERM)
 
     def _kill(self) -> None:
@@ -81,38 +80,23 @@ class JobProcess:
         _redact(self.job.folder / CONSOLE)
         seconds = round(time.monotonic() - self._start, 3)
         outcome = judge(self.job.folder, code, seconds, self._process.pid)
-        if self._verdict is None or outcome.state == "done":
-            return outcome
-        return replace(outcome, state=self._verdict[0], reason=self._verdict[1])
+        return outcome if outcome.state == "done" else replace(outcome, **self._verdict)
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts each job as a process of this machine: the default.
 
     ``gpus`` are those of which each job sees one, the least used; none: nothing is divided.
     """
 
     def __init__(self, capacity: int, folder: Path, gpus: tuple[str, ...] = ()) -> None:
-        self.capacity = capacity
+        super().__init__(capacity)
         self.gpus = gpus
-        self._running: list[tuple[Handle, str]] = []
 
-    def start(self, job: Job) -> Handle:
-        """Start a job."""
-        self._running = [pair for pair in self._running if pair[0].poll() is None]
-        gpu = ""
-        if self.gpus:
-            used = Counter(name for _, name in self._running)
-            gpu = min(self.gpus, key=lambda name: used[name])
-            job = replace(job, env={**job.env, VISIBLE: gpu})
-        handle = start(job)
-        self._running.append((handle, gpu))
-        return handle
-
-    def close(self) -> None:
-        """Ask what still runs to save and end; nobody waits for it."""
-        for handle, _ in self._running:
-            handle.stop()
+    def submit(self, job: Job) -> Handle:
+        used = [one.job.env.get(VISIBLE) for one in self.handles if one.poll() is None]
+        gpu = min(self.gpus, key=used.count, default=None)
+        return start(job if gpu is None else replace(job, env={**job.env, VISIBLE: gpu}))
 
 
 def start(job: Job) -> JobProcess | Outcome:
@@ -125,10 +109,7 @@ def start(job: Job) -> JobProcess | Outcome:
         if time.monotonic() > deadline:
             return Outcome("interrupted", reason="an earlier process of it still runs")
         time.sleep(_PAUSE)
-    try:
-        return JobProcess(job)
-    except OSError as error:
-        return not_started(error.strerror or error)
+    return JobProcess(job)
 
 
 def run(job: Job, signals: Sequence[int] = ()) -> Outcome:
@@ -148,18 +129,12 @@ def run(job: Job, signals: Sequence[int] = ()) -> Outcome:
             handle.stop()
 
 
-def _ends_with(parent: int) -> Callable[[], None] | None:
-    """Return what a new process does to be sent SIGTERM when its parent has died, on Linux."""
-    libc = _LIBC
-    if libc is None:
-        return None
-
-    def ask_the_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with(parent: int) -> None:
+    """In a new process: have the kernel send it SIGTERM when its parent dies, on Linux."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before we asked
             os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask_the_kernel
 
 
 def _redact(path: Path) -> None:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eqprop.config.fields import NotNegative, OptionalText, Positive
-from eqprop.run.lock import is_alive
+from eqprop.config.signature import NotNegative, OptionalText, Positive
+from eqprop.run.folder import is_alive
 from eqprop.run.text import one_line
-from eqprop.sweep.job import STOPPED, Handle, Job, Outcome, judge, not_started
+from eqprop.sweep.job import STOPPED, Job, Launcher, Outcome, judge
 from eqprop.sweep.process import run
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers otherwise
@@ -31,7 +31,6 @@ class RayJob:
         self._stopped = False
 
     def poll(self) -> Outcome | None:
-        """Return how it ended, None while it waits or runs."""
         try:
             ready, _ = ray.wait([self._reference], timeout=0)
             return ray.get(self._reference) if ready else None
@@ -44,13 +43,12 @@ class RayJob:
             return judge(self.job.folder, None, lost=why)
 
     def stop(self) -> None:
-        """Ask it to save and end, or never to begin."""
         self._stopped = True
         with suppress(Exception):
             ray.cancel(self._reference)
 
 
-class RayLauncher:
+class RayLauncher(Launcher):
     """Hands each job to Ray as a task that Ray itself never retries.
 
     The keys are explained in conf/hydra/launcher/ray.yaml.
@@ -64,30 +62,21 @@ class RayLauncher:
         cpus_per_job: Positive = 1.0,
         gpus_per_job: NotNegative = 0.0,
     ) -> None:
-        self.capacity = capacity
+        super().__init__(capacity)
         own: dict[str, Any] = {"num_cpus": max(1, round(capacity * cpus_per_job + 0.5))}
         own |= {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+        where = own if address is None else {"address": address}
         ray.init(
-            **({"address": address} if address is not None else own),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            ignore_reinit_error=True,
+            **where, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
         )
         options = {"num_cpus": cpus_per_job, "num_gpus": gpus_per_job, "max_retries": 0}
         self._task = ray.remote(**options)(run)
-        self._handles: list[RayJob] = []
 
-    def start(self, job: Job) -> Handle:
-        """Hand a job to Ray."""
-        try:
-            self._handles.append(RayJob(job, self._task.remote(job)))
-        except Exception as error:  # Ray itself is gone
-            return not_started(error)
-        return self._handles[-1]
+    def submit(self, job: Job) -> RayJob:
+        return RayJob(job, self._task.remote(job))
 
     def close(self) -> None:
         """Leave Ray, and end it if it is our own; jobs that still run save and end."""
-        for handle in self._handles:
-            handle.stop()
+        super().close()
         with suppress(Exception):
             ray.shutdown()

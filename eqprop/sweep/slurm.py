@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
+import logging
 import math
 import signal
 import subprocess
-import sys
-import time
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import submitit
+from submitit.slurm.slurm import SlurmInfoWatcher
 
-from eqprop.config.fields import (
+from eqprop.config.signature import (
     Count,
     Mapping,
     NotNegativeCount,
@@ -27,25 +26,33 @@ from eqprop.config.fields import (
     Texts,
 )
 from eqprop.run.errors import ConfigError
-from eqprop.run.files import write_atomically
-from eqprop.sweep.job import CONSOLE, STOPPED, Handle, Job, Outcome, judge, not_started
+from eqprop.sweep.job import CONSOLE, STOPPED, Job, Launcher, Outcome, judge
 from eqprop.sweep.process import run
 
-OUTCOME = ".outcome.json"
-"""In a job's folder: how it ended, as the node saw it."""
-
-_EVERY = 2.0  # seconds between two questions to Slurm
-_PATIENCE = 10.0  # seconds in which a shared file system shows what a node has written
 _MARGIN = 5  # minutes that Slurm gives a job beyond sweep.job_timeout, which ends it in good order
 _A_DAY = 24 * 60
-_OVER = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-    *("PREEMPTED", "REVOKED", "TIMEOUT", ""),  # the last one: Slurm has forgotten the job
-)
+
+logging.getLogger("submitit").setLevel(logging.ERROR)  # a controller may be restarted
 
 
-def run_on_node(job: Job) -> None:
-    """Run a job, save it when Slurm says so, and leave its outcome in its folder.
+class Queue(SlurmInfoWatcher):  # type: ignore[misc]
+    """Asks ``squeue``, which every cluster has; submitit asks an accounting that some lack."""
+
+    def _make_command(self) -> list[str]:
+        return ["squeue", "--me", "--noheader", "--states=all", "--format=%A %T"]
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        """Return the state of each job; Slurm forgets one some minutes after its end."""
+        text = string if isinstance(string, str) else string.decode()
+        states = dict(line.split() for line in text.splitlines())
+        return {number: {"State": states.get(number, "GONE")} for number in self._registered}
+
+
+submitit.SlurmJob.watcher = Queue(delay_s=2)
+
+
+def run_on_node(job: Job) -> Outcome:
+    """Run a job, and save it when Slurm says so.
 
     Slurm sends SIGUSR2 when the job's time is almost over, SIGTERM when it is preempted or
     cancelled. A job that Slurm itself queues again comes here again, and goes on in its folder.
@@ -53,10 +60,8 @@ def run_on_node(job: Job) -> None:
     signals: list[int] = []
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda number, frame: signals.append(number))
-    (job.folder / OUTCOME).unlink(missing_ok=True)
-    outcome = run(job, signals)
-    write_atomically(job.folder / OUTCOME, json.dumps(asdict(outcome)).encode())
-    sys.exit(outcome.state != "done")  # so that Slurm knows, too
+    submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
+    return run(job, signals)
 
 
 class SlurmJob:
@@ -65,47 +70,38 @@ class SlurmJob:
     def __init__(self, launcher: SlurmLauncher, job: Job) -> None:
         self.launcher = launcher
         self.job = job
-        self.number = launcher.submit(job)
+        self.submitted = launcher.sbatch(job)
         self._requeues = launcher.requeues
         self._stopped = False
-        self._gone: float | None = None
         self._outcome: Outcome | None = None
 
     def poll(self) -> Outcome | None:
-        """Return how it ended, None while it waits or runs."""
-        if self._outcome is None:
-            self._outcome = self._look()
+        number, watcher = self.submitted.job_id, self.submitted.watcher
+        if self._outcome is None and watcher.is_done(number):
+            self._outcome = self._end(watcher.get_state(number, mode="cache"))
         return self._outcome
 
     def stop(self) -> None:
-        """Ask it to save and end, or never to begin."""
         self._stopped = True
-        _slurm("scancel", self.number)
+        self.submitted.cancel(check=False)
 
-    def _look(self) -> Outcome | None:
-        state = self.launcher.state(self.number)
-        if state not in _OVER:
-            self._gone = None
-            return None
-        outcome = None
-        with suppress(OSError, ValueError, TypeError):
-            outcome = Outcome(**json.loads((self.job.folder / OUTCOME).read_bytes()))
-        if outcome is None:
-            self._gone = self._gone or time.monotonic()
-            if time.monotonic() - self._gone < _PATIENCE:
-                return None
-            outcome = judge(self.job.folder, None, lost=f"Slurm says {state or 'nothing of it'}")
+    def _end(self, state: str) -> Outcome | None:
+        """Return how it ended, None if it has been submitted again."""
+        try:
+            outcome = self.submitted.result()
+        except Exception:  # its worker died
+            outcome = judge(self.job.folder, None, lost=f"Slurm says {state}")
         if self._stopped and outcome.state != "done":
             return replace(outcome, state="interrupted", reason=STOPPED)
         if outcome.state == "interrupted" and state != "CANCELLED" and self._requeues:
-            self._requeues, self._gone = self._requeues - 1, None
+            self._requeues -= 1
             with suppress(Exception):  # as in ``start``; then it stays interrupted
-                self.number = self.launcher.submit(self.job)
+                self.submitted = self.launcher.sbatch(self.job)
                 return None
         return outcome
 
 
-class SlurmLauncher:
+class SlurmLauncher(Launcher):
     """Submits each job by itself. The keys are explained in conf/hydra/launcher."""
 
     def __init__(
@@ -127,13 +123,10 @@ class SlurmLauncher:
         setup: Texts = [],  # noqa: B006
         additional_parameters: Mapping = {},  # noqa: B006
     ) -> None:
-        self.capacity = max_jobs or (capacity if capacity > 1 else 16)
+        super().__init__(max_jobs or (capacity if capacity > 1 else 16))
         self.requeues = requeues
         self.name = name
         self.minutes = timeout_min
-        self._handles: list[SlurmJob] = []
-        self._states: dict[str, str] | None = None
-        self._asked = -math.inf
         try:
             self._executor = submitit.SlurmExecutor(folder / ".submitit")
         except RuntimeError as error:
@@ -154,47 +147,16 @@ class SlurmLauncher:
             additional_parameters={"requeue": True, **additional_parameters},
         )
 
-    def start(self, job: Job) -> Handle:
-        """Submit a job."""
-        try:
-            self._handles.append(SlurmJob(self, job))
-        except Exception as error:  # whatever sbatch does not like
-            return not_started(error)
-        return self._handles[-1]
+    def submit(self, job: Job) -> SlurmJob:
+        return SlurmJob(self, job)
 
-    def close(self) -> None:
-        """Cancel what still waits or runs; jobs that run save."""
-        for handle in self._handles:
-            if handle.poll() is None:
-                handle.stop()
-
-    def submit(self, job: Job) -> str:
-        """Hand a job to Slurm, behind any earlier submission of it; returns Slurm's number."""
+    def sbatch(self, job: Job) -> submitit.Job[Outcome]:
+        """Hand a job to Slurm, behind any earlier submission of it."""
         place = hashlib.sha256(str(job.folder).encode()).hexdigest()[:8]
         name = f"{self.name}-{job.number}-{place}"
         if (job.folder / CONSOLE).exists():  # its sweep may have been killed while it ran
-            _slurm("scancel", f"--user={getpass.getuser()}", f"--name={name}")
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / OUTCOME).unlink(missing_ok=True)
+            subprocess.run(["scancel", f"--user={getpass.getuser()}", f"--name={name}"])
         needed = None if job.timeout is None else math.ceil((job.timeout + job.grace) / 60)
         minutes = self.minutes or (_A_DAY if needed is None else needed + _MARGIN)
         self._executor.update_parameters(job_name=name, dependency="singleton", time=minutes)
-        return str(self._executor.submit(run_on_node, job).job_id)
-
-    def state(self, number: str) -> str | None:
-        """Return what Slurm says of a job, empty if it has forgotten it; None: no answer."""
-        if time.monotonic() - self._asked >= _EVERY:
-            answer = _slurm("squeue", "--me", "--noheader", "--states=all", "--format=%A %T")
-            lines = None if answer is None else answer.splitlines()
-            self._states = None if lines is None else dict(line.split() for line in lines)
-            self._asked = time.monotonic()
-        return None if self._states is None else self._states.get(number, "")
-
-
-def _slurm(*command: str) -> str | None:
-    """Return what a command of Slurm's answers, None if it fails: a controller may be restarted."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
+        return self._executor.submit(run_on_node, job)

@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import hint, key_of, show
@@ -25,7 +20,7 @@ from eqprop.run.text import hint, key_of, show
 Parse = Callable[[Sequence[str]], list[Override]]
 """Reads overrides by Hydra's grammar."""
 
-_TAGS = ("log",)
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Axis:
     key: str  # with Hydra's ``+`` and ``@package``, where they were given
     text: str  # what was written behind the ``=``
     values: Mapping[Any, str]  # each with its text in an override; empty for an interval
-    numbers: FloatDistribution | IntDistribution | None = None  # an interval or a range of integers
+    distribution: Distribution  # what Optuna draws from; every listed value is a category
 
     @property
     def name(self) -> str:
@@ -45,19 +40,13 @@ class Axis:
     @property
     def samples(self) -> list[Any]:
         """The listed values, or the two ends of an interval."""
-        if self.values or self.numbers is None:
+        if isinstance(self.distribution, CategoricalDistribution):
             return list(self.values)
-        return [self.numbers.low, self.numbers.high]
+        return [self.distribution.low, self.distribution.high]
 
     def word(self, value: Any) -> str:
         """Return the override that gives the axis this value."""
         return f"{self.key}={self.values.get(value, repr(value))}"
-
-    def distribution(self, searches: bool) -> BaseDistribution:
-        """Return what Optuna draws from; to a grid every value is a category."""
-        if searches and self.numbers is not None:
-            return self.numbers
-        return CategoricalDistribution(list(self.values))
 
 
 def read_axis(parse: Parse, override: Override) -> Axis:
@@ -66,8 +55,8 @@ def read_axis(parse: Parse, override: Override) -> Axis:
     text = str(override.input_line).partition("=")[2]
     sweep = cast("Any", override.value())
     tags: set[str] = set(getattr(sweep, "tags", ()))
-    for tag in sorted(tags.difference(_TAGS)):
-        raise ConfigError(f"{key}={text}: no tag is called {show(tag)}{hint(tag, _TAGS)}")
+    for tag in sorted(tags - {"log"}):
+        raise ConfigError(f"{key}={text}: no tag is called {show(tag)}{hint(tag, ['log'])}")
     if not override.is_discrete_sweep():
         return Axis(key, text, {}, _interval(f"{key}={text}", sweep.start, sweep.end, bool(tags)))
     if tags:
@@ -77,7 +66,7 @@ def read_axis(parse: Parse, override: Override) -> Axis:
         values.setdefault(_value(parse, f"{key_of(key)}={one}", one), one)
     if not values:
         raise ConfigError(f"{key}={text}: there is no value in it")
-    return Axis(key, text, values, _steps(list(values)) if override.is_range_sweep() else None)
+    return Axis(key, text, values, CategoricalDistribution(list(values)))
 
 
 def _value(parse: Parse, word: str, text: str) -> Any:
@@ -93,14 +82,5 @@ def _interval(given: str, low: Any, high: Any, log: bool) -> FloatDistribution |
         raise ConfigError(f"{given}: the first number must be less than the second")
     if log and low <= 0:
         raise ConfigError(f"{given}: with the tag log both numbers must be > 0")
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log)
-    return FloatDistribution(low, high, log)
-
-
-def _steps(values: list[Any]) -> IntDistribution | None:
-    """Return a range of whole numbers as numbers, between which a sampler can interpolate."""
-    low, high, count = min(values), max(values), len(values) - 1
-    if count < 1 or not all(isinstance(value, int) for value in values):
-        return None
-    return IntDistribution(low, high, step=(high - low) // count)
+    whole = isinstance(low, int) and isinstance(high, int)
+    return IntDistribution(low, high, log) if whole else FloatDistribution(low, high, log)

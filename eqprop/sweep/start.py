@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop.config.compose import Composer
-from eqprop.run.errors import RunError
-from eqprop.run.files import write_atomically
-from eqprop.run.lock import take_lock
+from eqprop.config.schema import read_component
+from eqprop.run.errors import ConfigError, RunError
+from eqprop.run.folder import take_lock
+from eqprop.run.hardware import gpu_count, processors
 from eqprop.run.redact import redact
 from eqprop.run.signals import listening
-from eqprop.run.text import key_of
+from eqprop.run.text import key_of, one_line
 from eqprop.sweep import plan
 from eqprop.sweep.display import Display, summary
 from eqprop.sweep.job import Launcher
-from eqprop.sweep.launchers import gpus_for, make_launcher, threads_of
 from eqprop.sweep.plan import Plan
+from eqprop.sweep.process import VISIBLE, LocalLauncher
 from eqprop.sweep.study import ELSEWHERE, Record
 from eqprop.sweep.sweeper import Sweeper
+
+NEEDS = {
+    "eqprop.sweep.slurm.SlurmLauncher": ("submitit_slurm", "submitit", "slurm"),
+    "eqprop.sweep.ray.RayLauncher": ("ray", "ray", "ray"),
+}
+"""Each launcher's option, the module that it needs, and the extra that brings it."""
 
 
 def run_sweep(composer: Composer, master: DictConfig, program: Sequence[str]) -> int:
@@ -37,17 +43,14 @@ def run_sweep(composer: Composer, master: DictConfig, program: Sequence[str]) ->
     """
     asked = plan.read(composer, master, program)
     plan.check(asked)
-    options = cast("dict[str, Any]", OmegaConf.to_container(master.hydra.launcher, resolve=True))
+    options: Any = OmegaConf.to_container(master.hydra.launcher, resolve=True)
     words, jobs = [str(getattr(entry, "key", entry)) for entry in asked.entries], asked.options.jobs
     gpus = gpus_for(str(master.device.type), jobs, words)
     launcher = make_launcher(options, jobs, asked.folder, gpus)
-    raw = cast("dict[str, Any]", OmegaConf.to_container(master.hydra.sweep, resolve=False))
-    folder = _new(asked.folder) if "${now:" in str(raw["dir"]) else asked.folder
-    asked = replace(asked, folder=folder, threads=threads_of(options, jobs))
-    return conduct(asked, launcher, redact(OmegaConf.to_yaml(master)))
+    return conduct(replace(asked, threads=threads_of(options, jobs)), launcher)
 
 
-def conduct(asked: Plan, launcher: Launcher, config: str = "") -> int:
+def conduct(asked: Plan, launcher: Launcher) -> int:
     """Run, or go on with, a planned sweep; returns 1 if something failed or is unfinished.
 
     Raises:
@@ -60,41 +63,26 @@ def conduct(asked: Plan, launcher: Launcher, config: str = "") -> int:
     lock = take_lock(folder, ELSEWHERE)
     try:
         record = Record(asked)
-        write_atomically(folder / "multirun.yaml", config.encode())
         with listening() as stop, stop.deferred():
-            display = Display(record.total)
-            try:
+            with Display(record.total) as display:
                 Sweeper(record, launcher, display, stop).run()
-            except BrokenPipeError:  # nobody reads what is printed
-                raise
-            except OSError as error:
-                raise RunError(
-                    f"cannot write the sweep's record in {folder}: {error.strerror or error}; its "
-                    f"running jobs save and end; then go on with: {_same_command(folder)}"
-                ) from error
-            finally:
-                display.close()
-            ended = [] if record.ended is None else [record.ended]
-            for line in [*ended, *summary(folder, record.trials)]:
+            unfinished = any(not run.is_finished for run in record.runs)
+            for line in summary(folder, record.trials, record.ended):
                 display.say(line)
-            if unfinished := any(not run.is_finished for run in record.runs):
+            if unfinished:
                 display.say(f"go on with: {_same_command(folder)}")
             stop.raise_if_requested()
-        failed = any(run.state == "failed" for run in record.runs)
-        return int(failed or unfinished)
+        return int(unfinished or any(run.state == "failed" for run in record.runs))
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
+    except OSError as error:
+        raise RunError(
+            f"cannot write the sweep's record in {folder}: {error.strerror or error}; its "
+            f"running jobs save and end; then go on with: {_same_command(folder)}"
+        ) from error
     finally:
         launcher.close()
         lock.release()
-
-
-def _new(folder: Path) -> Path:
-    """Make the folder, or one beside it where another sweep began in the same second."""
-    for number in itertools.count(1):
-        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        with suppress(FileExistsError):
-            path.mkdir(parents=True)
-            return path
-    raise AssertionError
 
 
 def _same_command(folder: Path) -> str:
@@ -104,3 +92,53 @@ def _same_command(folder: Path) -> str:
     if not any(key_of(word) == "hydra.sweep.dir" for word in words):
         words = [*words, f"hydra.sweep.dir={os.path.relpath(folder)}"]
     return shlex.join([*start, *map(redact, words)])
+
+
+def make_launcher(
+    options: Mapping[str, Any], jobs: int, folder: Path, gpus: tuple[str, ...] = ()
+) -> Launcher:
+    """Return the launcher that ``options``, the resolved ``hydra.launcher``, name.
+
+    Raises:
+        ConfigError: one line on a wrong key, an extra that is missing, a queue that is not there.
+    """
+    target = str(options.get("_target_"))
+    if target.endswith(".BasicLauncher"):  # Hydra's own option basic, which always exists
+        return LocalLauncher(jobs, folder, gpus)
+    option, module, extra = NEEDS.get(target, ("", "sys", ""))
+    if find_spec(module) is None:
+        raise ConfigError(f'hydra/launcher={option} needs {module}: pip install "eqprop[{extra}]"')
+    try:
+        chosen = read_component("launcher", "hydra.launcher", options)
+        made: Launcher = chosen.constructor(jobs, folder, **chosen.options())
+    except ConfigError:
+        raise
+    except (ConnectionError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"hydra.launcher: cannot set up {target}: {one_line(error, 300)}"
+        ) from error
+    return made
+
+
+def threads_of(options: Mapping[str, Any], jobs: int) -> int | None:
+    """Return the CPU threads of each job, so that together they fill what there is and no more."""
+    if "cpus_per_task" in options or "cpus_per_job" in options:
+        return max(1, int(options.get("cpus_per_task") or options["cpus_per_job"]))
+    if jobs == 1:
+        return None
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    most = processors() // jobs
+    return max(1, min(int(told), most) if told.isdigit() and int(told) else most)
+
+
+def gpus_for(device: str, jobs: int, words: Iterable[str]) -> tuple[str, ...]:
+    """Return the GPUs of which each local job is to see one, as ``CUDA_VISIBLE_DEVICES`` does.
+
+    None where there is nothing to divide, or where ``words``, the sweep's overrides, choose one.
+    """
+    if device == "cpu" or jobs == 1 or any(key_of(word) == "device.index" for word in words):
+        return ()
+    count = gpu_count()  # of those that are visible
+    given = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    names = given[:count] or [str(number) for number in range(count)]
+    return tuple(names) if len(names) > 1 else ()

@@ -7,7 +7,6 @@ repeat), and at its end ``reason`` or ``standard_error``.
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections import Counter
 from contextlib import suppress
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -30,8 +29,8 @@ from eqprop.run.resume import differences
 from eqprop.run.text import show
 from eqprop.sweep.job import Outcome
 from eqprop.sweep.plan import Params, Plan
+from eqprop.sweep.space import Distribution
 
-LOG = "study.log"
 NAME = "eqprop"
 ELSEWHERE = "choose another folder with hydra.sweep.dir=DIR"
 
@@ -89,8 +88,8 @@ class Record:
         self.plan = plan
         self.options = plan.options
         self.ended: str | None = None
-        self.space = {axis.name: axis.distribution(plan.options.searches) for axis in plan.axes}
-        self.storage = _open(plan.folder / LOG)
+        self.space = {axis.name: axis.distribution for axis in plan.axes}
+        self.storage = _open(plan.folder / "study.log")
         make_pruner: Any = _PRUNERS.get(plan.options.pruner or "", NopPruner)
         if not self.storage.get_all_studies():
             self.storage.create_new_study([StudyDirection.MAXIMIZE], NAME)
@@ -112,7 +111,7 @@ class Record:
     @property
     def runs(self) -> list[Run]:
         """The runs of all those trials."""
-        return [Run(**run) for trial in self.trials for run in trial.user_attrs.get("runs", [])]
+        return [run for trial in self.trials for run in _runs(trial)]
 
     @property
     def total(self) -> int:
@@ -135,16 +134,15 @@ class Record:
         """Return a new point, None where there is none to be started now."""
         counts = Counter(trial.state for trial in self.study.get_trials(deepcopy=False))
         wanted = self.options.n_trials or math.inf
+        failures = self.options.max_failures or wanted
         if counts[TrialState.COMPLETE] + counts[TrialState.RUNNING] >= wanted:
             return None
-        if not self.options.searches:
-            return self._point(self.study.ask()) if counts[TrialState.WAITING] else None
-        failures = self.options.max_failures or wanted
-        if counts[TrialState.FAIL] >= failures:
+        if self.options.searches and counts[TrialState.FAIL] >= failures:
             self.ended = f"gave up after {failures} failed points (sweep.max_failures)"
             return None
         if self.is_grid and not counts[TrialState.WAITING]:
-            self.ended = "every point of the space has been tried"
+            if self.options.searches:
+                self.ended = "every point of the space has been tried"
             return None
         self._use_sampler(counts.total())
         return self._point(self.study.ask())
@@ -179,29 +177,25 @@ class Record:
         params = {name: _value(trial, name, drawn) for name, drawn in self.space.items()}
         if "overrides" not in trial.user_attrs:
             trial.set_user_attr("overrides", redact_all(self.plan.point(params)))
-        return Point(trial, params, [Run(**run) for run in trial.user_attrs.get("runs", [])])
+        return Point(trial, params, _runs(trial))
 
     def _enqueue_cells(self) -> None:
         """Add the cells that are not there yet, and, with ``sweep.retry``, those that failed."""
         trials = self.study.get_trials(deepcopy=False)
         known = {frozenset(trial.params.items()): trial for trial in trials}
         for params in self.plan.cells():
-            old = known.get(frozenset(params.items()))
             attributes: dict[str, Any] = {}
-            if old is not None:
+            if (old := known.get(frozenset(params.items()))) is not None:
                 if not self.options.retry or old.state != TrialState.FAIL:
                     continue
-                runs = [{**run} for run in old.user_attrs.get("runs", [])]
+                runs = [asdict(run) for run in _runs(old)]
                 for run in runs:
                     run["state"] = "done" if run["state"] == "done" else "interrupted"
                 attributes = {"retries": old.number, "runs": runs}
-            waiting = create_trial(
-                state=TrialState.WAITING,
-                params=params,
-                distributions=self.space,
-                user_attrs=attributes,
-            )
-            self.study.add_trial(waiting)  # enqueue_trial would not let an axis get more values
+            # enqueue_trial would not let an axis get more values
+            cell: dict[str, Any] = {"params": params, "distributions": self.space}
+            waiting = create_trial(state=TrialState.WAITING, user_attrs=attributes, **cell)
+            self.study.add_trial(waiting)
 
     def _use_sampler(self, number: int) -> None:
         """Draw the trial of this number by a seed of its own: going on gives the same points."""
@@ -221,15 +215,19 @@ class Record:
             )
 
 
-def _value(trial: Trial, name: str, drawn: BaseDistribution) -> Any:
+def _runs(trial: FrozenTrial | Trial) -> list[Run]:
+    return [Run(**run) for run in trial.user_attrs.get("runs", [])]
+
+
+def _value(trial: Trial, name: str, drawn: Distribution) -> Any:
     """Return a trial's value, the same however often it is asked for, by another process too."""
     if name in trial.params:
         return trial.params[name]
     if isinstance(drawn, FloatDistribution):
         return trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
     if isinstance(drawn, IntDistribution):
-        return trial.suggest_int(name, drawn.low, drawn.high, step=drawn.step, log=drawn.log)
-    return trial.suggest_categorical(name, drawn.choices)  # type: ignore[attr-defined]
+        return trial.suggest_int(name, drawn.low, drawn.high, log=drawn.log)
+    return trial.suggest_categorical(name, drawn.choices)
 
 
 def _open(path: Path) -> JournalStorage:
@@ -239,7 +237,7 @@ def _open(path: Path) -> JournalStorage:
         if not text.endswith(b"\n"):
             file.truncate(text.rfind(b"\n") + 1)
     for lock in path.parent.glob(f"{path.name}.lock*"):  # its holder was killed
-        os.unlink(lock)
+        lock.unlink()
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError) as error:

@@ -6,18 +6,16 @@ takes the results that nobody recorded, and resumes the rest.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eqprop.run.errors import TRACEBACK, ConfigError
-from eqprop.run.lock import is_alive, read_status
+from eqprop.run.folder import is_alive, read_status
+from eqprop.run.reading import read_rows
 from eqprop.run.signals import Stop
-from eqprop.run.text import key_of, quoted
+from eqprop.run.text import key_of, number, quoted
 from eqprop.sweep.display import Display, label
 from eqprop.sweep.job import Handle, Job, Launcher, judge, record_end
 from eqprop.sweep.plan import Plan
@@ -58,9 +56,9 @@ class Sweeper:
     def run(self) -> None:
         """Run to the end, or until told to stop and all running jobs have saved."""
         for point in self.record.unfinished():
-            self.open(point)
+            self._open(point)
         asked = False
-        self.fill()
+        self._fill()
         while self.running:
             if self.stop.requested is not None and not asked:
                 asked = True
@@ -70,13 +68,13 @@ class Sweeper:
                     active.handle.stop()
             time.sleep(_EVERY)
             for active in list(self.running):
-                self.look(active)
-            self.fill()
+                self._look(active)
+            self._fill()
 
-    def fill(self) -> None:
+    def _fill(self) -> None:
         """Start jobs while there is room and nobody has said stop."""
         while self.stop.requested is None and len(self.running) < self.launcher.capacity:
-            if (found := self.next_run()) is None:
+            if (found := self._next_run()) is None:
                 return
             job, (_, run) = make_job(self.plan, *found), found
             self.display.started(job)
@@ -87,29 +85,29 @@ class Sweeper:
                 handle = self.launcher.start(job)
             self.running.append(Active(*found, job, handle))
 
-    def next_run(self) -> tuple[Point, Run] | None:
+    def _next_run(self) -> tuple[Point, Run] | None:
         """Return the next run, of an open point or of a new one.
 
         Where hopeless points are pruned, repeats wait for the verdict on their point's first run.
         """
         while True:
-            for number, (point, run) in enumerate(self.waiting):
+            for place, (point, run) in enumerate(self.waiting):
                 first = point.runs[0]
                 if not self.plan.options.pruner or run is first or first.state == "done":
-                    return self.waiting.pop(number)
+                    return self.waiting.pop(place)
             if (new := self.record.next()) is None:
                 return None
-            self.open(new)
+            self._open(new)
 
-    def open(self, point: Point) -> None:
+    def _open(self, point: Point) -> None:
         """Take up a point: write down its runs, then queue those that have not ended."""
         if not point.runs:
-            point.runs = [self.place(point, repeat) for repeat in range(self.plan.options.repeats)]
+            point.runs = [self._place(point, n) for n in range(self.plan.options.repeats)]
             point.save()
         self.waiting += [(point, run) for run in point.runs if not run.is_finished]
-        self.settle(point)
+        self._settle(point)
 
-    def place(self, point: Point, repeat: int) -> Run:
+    def _place(self, point: Point, repeat: int) -> Run:
         """Return a new run of a point, with a folder of its own."""
         self.number += 1
         folder, seed = self.plan.place(point.params, self.number)
@@ -122,12 +120,12 @@ class Sweeper:
         self.folders.add(name)
         return Run(self.number, None if seed is None else seed + repeat, name)
 
-    def look(self, active: Active) -> None:
+    def _look(self, active: Active) -> None:
         """See how a job stands: how far it has come, whether it is hopeless, how it ended."""
         outcome = active.handle.poll()
         if outcome is None:
             if time.monotonic() - active.looked > _CURVES_EVERY:
-                self.look_at_curve(active)
+                self._look_at_curve(active)
             return
         self.running.remove(active)
         if active.hopeless is not None and outcome.state != "done":
@@ -135,9 +133,9 @@ class Sweeper:
         self.display.ended(active.job, outcome)
         record_end(active.job.folder, outcome, self.plan.point(active.point.params))
         active.point.save(active.run, outcome)
-        self.settle(active.point)
+        self._settle(active.point)
 
-    def look_at_curve(self, active: Active) -> None:
+    def _look_at_curve(self, active: Active) -> None:
         """Show a job's accuracy, and stop the first run of a point where that is hopeless."""
         active.looked = time.monotonic()
         judged = self.plan.options.pruner is not None and active.run is active.point.runs[0]
@@ -150,7 +148,7 @@ class Sweeper:
                 active.hopeless = told
                 active.handle.stop()
 
-    def settle(self, point: Point) -> None:
+    def _settle(self, point: Point) -> None:
         """Record the result of a point once all of its runs have ended.
 
         A search starts no further runs of a point that has failed.
@@ -194,14 +192,9 @@ def make_job(plan: Plan, point: Point, run: Run) -> Job:
 
 def accuracies(folder: Path) -> dict[int, float]:
     """Return the accuracy after each epoch of a run that has been evaluated."""
-    found: dict[int, float] = {}
-    with suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_bytes().splitlines():
-            if b'"accuracy/' not in line:
-                continue
-            with suppress(ValueError, TypeError, KeyError, AttributeError):  # half a row
-                row = json.loads(line)
-                value = float(row.get("accuracy/validation", row.get("accuracy/test")))
-                if math.isfinite(value):
-                    found[int(row["epoch"])] = value
+    found = {}
+    for row in read_rows(folder):
+        value = number(row.get("accuracy/validation", row.get("accuracy/test")))
+        if value is not None and isinstance(row.get("epoch"), int):
+            found[row["epoch"]] = value
     return found

@@ -1,4 +1,4 @@
-"""What every tracker does, and the fan-out that keeps a failing one from failing the run."""
+"""What a tracker does and is given, and the fan-out that keeps a failing one from failing a run."""
 
 from __future__ import annotations
 
@@ -22,32 +22,93 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracker may show of a run besides its numbers."""
+    """What a tracker may show of a run besides its numbers.
+
+    ``id`` is unique and readable, ``outputs`` the folder that all runs share, ``config`` the whole
+    resolved configuration in plain values. ``epoch`` is where a resumed run goes on: what was
+    recorded of that epoch and of later ones comes again.
+    """
 
     id: str
-    """Unique and readable; names the run's files."""
     name: str
     project: str
     folder: Path
-    """The run's own folder."""
     outputs: Path
-    """The folder that all runs share."""
     entity: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
     notes: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The whole resolved configuration, plain values only."""
     resumed: bool = False
-    """Whether it continues a record of the same id."""
     epoch: int = 1
-    """The epoch in which it continues: what was recorded of it and of later ones comes again."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one phase (free or nudged) moved towards its equilibrium, on one batch of samples.
+
+    ``energy`` is the batch mean of F = E + β C, ``residual`` is ``Σ_l mean_batch ‖∂F/∂u[l]‖₂``:
+    both where the phase starts and after each of its steps. ``step`` counts the optimizer's.
+    """
+
+    epoch: int
+    step: int
+    phase: str
+    energy: tuple[float, ...]
+    residual: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """How many samples of each class (a row) were taken for each class (a column)."""
+
+    counts: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One sample of the test set, by its ``index`` there, that was taken for another class.
+
+    The probabilities are the softmax of the output; ``cost`` is C(u[L], y), without β. ``picture``
+    is (height, width) or (height, width, 3), uint8; None where samples are no images.
+    """
+
+    index: int
+    target: int
+    predicted: int
+    probability: float
+    target_probability: float
+    cost: float
+    picture: Any = None
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The mistakes that cost most, the worst first."""
+
+    worst: tuple[Mistake, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something to look at: (height, width) or (height, width, 3), uint8."""
+
+    pixels: Any
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint of the run that is over; ``alias`` is best or last."""
+
+    path: Path
+    alias: str
 
 
 class Tracker(ABC):
     """Receives a run's numbers: ``start`` once, ``log`` for each row, ``finish`` once.
 
-    Between them ``show`` brings non-scalar results; a tracker that does not define it ignores them.
     A method that raises costs the user one warning and the run this tracker, unless ``essential``.
     """
 
@@ -66,15 +127,11 @@ class Tracker(ABC):
         """Close the record with its summary (best and last results) and how the run ended."""
 
     def show(self, name: str, item: object, step: int) -> None:
-        """Record a non-scalar result under ``name``, as of the optimizer step ``step``.
-
-        Items are those of :mod:`eqprop.tracking.items`; kinds that a tracker does not know are to
-        be ignored.
-        """
+        """Record an item (a curve, mistakes, …), as of the optimizer step; or ignore its kind."""
         return None
 
     def abandon(self) -> None:
-        """Release whatever is open after a failure: no more calls follow for this run."""
+        """Release what is open after a failure; no more calls follow."""
         return None
 
     def location(self) -> str | None:
@@ -106,12 +163,6 @@ class Trackers(Tracker):
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         self._each(lambda tracker: tracker.finish(summary, state))
 
-    def abandon(self) -> None:
-        for tracker in self.active:
-            with contextlib.suppress(Exception):
-                tracker.abandon()
-        self.active = []
-
     def locations(self) -> list[str]:
         """The line of each tracker that has one."""
         return [line for tracker in self.active if (line := tracker.location()) is not None]
@@ -123,15 +174,10 @@ class Trackers(Tracker):
             except Exception as error:
                 if tracker.essential:
                     raise
-                self._leave_out(tracker, error)
-
-    def _leave_out(self, tracker: Tracker, error: Exception) -> None:
-        self.active.remove(tracker)
-        reason = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        log.warning(
-            "%s failed and is left out; the run goes on and metrics.jsonl keeps its numbers (%s)",
-            type(tracker).__name__,
-            redact(one_line(f"{reason}{error}", 300)),
-        )
-        with contextlib.suppress(Exception):
-            tracker.abandon()
+                self.active.remove(tracker)
+                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                reason = redact(one_line(f"{kind}{error}", 300))
+                name, goes_on = type(tracker).__name__, "the run goes on, metrics.jsonl has it all"
+                log.warning("%s failed and is left out; %s (%s)", name, goes_on, reason)
+                with contextlib.suppress(Exception):
+                    tracker.abandon()

@@ -1,91 +1,141 @@
-"""The run's own files of non-scalar results: ``curves.jsonl`` and ``evaluation.json``."""
+"""The run's own files: ``metrics.jsonl``, ``curves.jsonl``, ``evaluation.json``, ``pictures/``."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from eqprop.run.errors import RunError
 from eqprop.run.files import write_atomically
-from eqprop.tracking.base import Row, RunInfo, State, Tracker
-from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
+from eqprop.run.reading import read_lines
+from eqprop.tracking.base import (
+    ConfusionMatrix,
+    Curve,
+    Mistakes,
+    Picture,
+    Row,
+    RunInfo,
+    State,
+    Tracker,
+)
 
-CURVES = "curves.jsonl"
-EVALUATION = "evaluation.json"
+METRICS, CURVES, EVALUATION = "metrics.jsonl", "curves.jsonl", "evaluation.json"
 
 
 class LocalFiles(Tracker):
-    """Appends each curve to ``curves.jsonl``; ``evaluation.json`` is of the end of the run.
+    """The authoritative record; a file that cannot be written ends the run (RunError).
 
-    A line of the first holds ``epoch``, ``step``, ``phase``, ``energy`` and ``residual``; the
-    second ``confusion`` (a row for each true class), ``classes`` and ``mistakes`` (the worst
-    first). A number that is not finite becomes null.
+    A line of ``metrics.jsonl`` is a row, one of ``curves.jsonl`` a Curve. ``evaluation.json`` is of
+    the end: ``confusion`` (a row for each true class), ``classes``, ``mistakes`` (the worst first).
+    A number that is not finite becomes null. The newest picture called a/b is ``pictures/a/b.png``.
     """
+
+    essential: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._folder = Path()
+        self._rows: Any = None
         self._evaluation: dict[str, Any] = {}
 
     def start(self, run: RunInfo) -> None:
-        """Remove the curves that a resumed run will record again."""
+        """Open the rows for appending; curves that a resumed run will record again go."""
         self._folder = run.folder
-        if run.resumed and (self._folder / CURVES).exists():
-            kept = [curve for curve in read_curves(run.folder) if curve.epoch < run.epoch]
-            write_atomically(self._folder / CURVES, "".join(map(_line, kept)).encode())
+        with self._writing(METRICS) as path:
+            self._rows = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        if run.resumed:
+            kept = [vars(curve) for curve in read_curves(run.folder) if curve.epoch < run.epoch]
+            with self._writing(CURVES) as path:
+                write_atomically(path, "".join(map(_line, kept)).encode())
 
     def log(self, row: Row) -> None:
-        """Nothing: numbers are in ``metrics.jsonl``."""
+        """Append a row, and flush it."""
+        with self._writing(METRICS):
+            self._rows.write(_line(row))
+            self._rows.flush()
+
+    def sync(self) -> int:
+        """Flush the rows to the disk; returns how many bytes they are."""
+        with self._writing(METRICS):
+            os.fsync(self._rows.fileno())
+            return os.fstat(self._rows.fileno()).st_size
 
     def show(self, name: str, item: object, step: int) -> None:
-        """Write a curve's line, or what is known of the evaluation so far."""
+        """Write a curve's line, a picture, or what is known of the evaluation so far."""
         if isinstance(item, Curve):
-            with open(self._folder / CURVES, "a", encoding="utf-8") as file:
-                file.write(_line(item))
+            with self._writing(CURVES) as path, open(path, "a", encoding="utf-8") as file:
+                file.write(_line(vars(item)))
+            return
+        if isinstance(item, Picture):
+            with self._writing(f"pictures/{name}.png") as path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, _png(item))
             return
         if isinstance(item, ConfusionMatrix):
             self._evaluation |= {"confusion": item.counts, "classes": item.classes}
         elif isinstance(item, Mistakes):
-            self._evaluation |= {"classes": item.classes, "mistakes": [*map(_plain, item.worst)]}
+            worst = [{k: v for k, v in vars(m).items() if k != "picture"} for m in item.worst]
+            self._evaluation |= {"classes": item.classes, "mistakes": worst}
         else:
             return
-        text = json.dumps(self._evaluation, allow_nan=False)
-        write_atomically(self._folder / EVALUATION, text.encode() + b"\n")
+        with self._writing(EVALUATION) as path:
+            write_atomically(path, _line(self._evaluation).encode())
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
-        """Nothing: what was shown is written."""
+        """Close the rows: the summary belongs to ``status.json``."""
+        file, self._rows = self._rows, None
+        if file is not None:  # else interrupted before it had begun
+            with self._writing(METRICS):
+                file.close()
+
+    def location(self) -> str | None:
+        """The path of the rows."""
+        return str(self._folder / METRICS)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        try:
+            yield self._folder / name
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self._folder / name}: {error.strerror or error}; free the disk or "
+                "set paths.outputs to a folder that can be written"
+            ) from error
 
 
 def read_curves(folder: Path) -> Iterator[Curve]:
-    """The curves in a run's folder, oldest first; torn or foreign lines are left out."""
-    try:
-        lines = (folder / CURVES).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            found = json.loads(line)
-            numbers = [
-                tuple(math.nan if value is None else float(value) for value in found[key])
-                for key in ("energy", "residual")
-            ]
-            yield Curve(int(found["epoch"]), int(found["step"]), str(found["phase"]), *numbers)
-        except (ValueError, KeyError, TypeError):
-            continue
+    """The curves in a run's folder, oldest first; a line that was being written is left out."""
+    for found in read_lines(folder / CURVES, []):
+        energy, residual = (
+            tuple(math.nan if value is None else value for value in found[key])
+            for key in ("energy", "residual")
+        )
+        yield Curve(found["epoch"], found["step"], found["phase"], energy, residual)
 
 
-def _line(curve: Curve) -> str:
-    return json.dumps(_plain(curve), allow_nan=False) + "\n"
+def _png(picture: Picture) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "PNG")
+    return file.getvalue()
 
 
-def _plain(item: Any) -> dict[str, Any]:
-    """The fields of an item as strict JSON knows them; pictures are left out."""
-    return {name: _finite(value) for name, value in asdict(item).items() if name != "picture"}
+def _line(item: Mapping[str, Any]) -> str:
+    return json.dumps(_strict(item), allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_finite(part) for part in value]
+def _strict(value: Any) -> Any:
+    """``value`` as JSON knows it: numbers of numpy or torch become Python's, NaN and inf None."""
+    if isinstance(value, Mapping):
+        return {name: _strict(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(part) for part in value]
+    if hasattr(value, "item"):
+        return _strict(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,17 +1,16 @@
 """Runs in Weights & Biases, by default offline: no account, prompt or network.
 
-Only the modules ``wandb*`` know W&B; the package is imported when a run starts.
+Only this module and ``wandb_session`` know W&B; the package is imported when a run starts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
 import shlex
-import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,26 +19,23 @@ from typing_extensions import Doc
 from eqprop.run.reading import read_rows
 from eqprop.run.redact import redact
 from eqprop.run.text import one_line
-from eqprop.run.version import __version__
-from eqprop.tracking import wandb_charts as charts
+from eqprop.tracking import base
 from eqprop.tracking import wandb_session as session
 from eqprop.tracking.base import Row, RunInfo, State, Tracker
-from eqprop.tracking.items import CheckpointFile, ConfusionMatrix, Curve, Mistakes
 from eqprop.tracking.local import read_curves
-from eqprop.tracking.wandb_history import History, extremes
 from eqprop.tracking.wandb_session import Mode
 
 log = logging.getLogger(__name__)
 
 _EXIT_CODES: dict[State, int] = {"done": 0, "failed": 1, "interrupted": 130}
+_OF_EPOCHS = ("accuracy/", "time/", "throughput/", "energy/test")  # metrics over epochs, not steps
 
 
 class WandbTracker(Tracker):
     """Records a run in ``<outputs>/wandb/`` under its readable id.
 
-    ``mode``: ``offline``, or ``online``, which becomes offline with one warning where there is no
-    login or no answer from the server. ``checkpoints``: whether the best and the last checkpoint
-    become versions of an artifact.
+    ``online`` becomes offline with one warning where there is no login or no answer. What was
+    recorded of a resumed run is recorded again, except what the server has.
     """
 
     def __init__(
@@ -51,132 +47,168 @@ class WandbTracker(Tracker):
             bool, Doc("best.pt and last.pt become versions of an artifact")
         ] = True,
     ) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f"mode is offline or online, not {mode!r}")
         self.mode: Mode = mode
         self.checkpoints = checkpoints
-        self._curves: list[Curve] = []
-        self._info: RunInfo | None = None
         self._run: Any = None
-        self._history: Any = None
-        self._page: str | None = None
+        self._record = self._folder = Path()  # the run's own, and W&B's of it
+        self._location: str | None = None
+        self._step = 0
+        self._defined = {"step", "epoch"}
+        self._shown: dict[str, list[Any]] = {}
 
     def start(self, run: RunInfo) -> None:
         """Open the run in W&B; an earlier one left open in this process is closed as failed."""
-        self._info = run
+        self._record = run.folder
         (run.outputs.absolute() / "wandb").mkdir(parents=True, exist_ok=True)
         with session.environment(keep=self.mode == "online"):
             # an earlier session may have died, or have been opened in another environment
             session.end_session()
             self._run = self._open(run)
+        self._folder = Path(self._run.dir).parent
         # it leaves the folder of each logged table to the garbage collector
         warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
         # the artifacts that are to be uploaded later lie there, not in the user's home
-        os.environ["WANDB_DATA_DIR"] = str(self._folder())
-        command = shlex.join(redact(word) for word in sys.argv)
-        self._run.summary.update({"command": command, "eqprop": __version__})
-        self._page = None if self._run.offline else self._run.url
-        if self._page:
-            log.info("W&B: %s", self._page)
-        self._history = History(self._run)
-        self._curves = list(read_curves(run.folder)) if run.resumed else []
-        if run.resumed and self._page:
-            self._history.resume(read_rows(run.folder))
+        os.environ["WANDB_DATA_DIR"] = str(self._folder)
+        self._location = f"wandb leet {shlex.quote(str(run.outputs / 'wandb'))}"
+        if not self._run.offline:
+            log.info("W&B: %s", self._run.url)
+            self._location += f", or {self._run.url}"
+        if run.resumed:
+            for row in read_rows(run.folder):
+                self.log({name: math.nan if x is None else x for name, x in row.items()})
+            for curve in read_curves(run.folder):
+                self.show(f"curves/{curve.phase}", curve, curve.step)
 
     def log(self, row: Row) -> None:
-        self._history.log(row)
+        for name in row.keys() - self._defined:
+            self._define(name)
+        self._step = max(int(row.get("step", 0)), self._step)  # W&B drops a row that goes back
+        if self._step >= self._run.starting_step:  # else the server has it, of an earlier process
+            self._run.log(dict(row), step=self._step)
 
     def show(self, name: str, item: object, step: int) -> None:
-        if self._history.has(step) and not isinstance(item, CheckpointFile):
-            return
-        if isinstance(item, Curve):
-            self._curves.append(item)
-            chart = charts.curves_chart([c for c in self._curves if c.phase == item.phase])
-            self._history.show(name, chart, step)
-        elif isinstance(item, ConfusionMatrix):
-            self._history.show(name, charts.confusion_chart(item), step)
-        elif isinstance(item, Mistakes):
-            self._history.show(name, charts.mistakes_table(item), step)
-        elif isinstance(item, CheckpointFile) and self.checkpoints:
-            artifact = charts.checkpoint_artifact(item, self._run.id)
-            self._run.log_artifact(artifact, aliases=[item.alias])
+        """Keep it for the end: online, W&B asks the server before it takes a chart or a file."""
+        self._shown.setdefault(name, []).append(item)
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
-        """Write the summary and close the run as finished or failed."""
-        run, info = self._run, self._info
-        if run is None or info is None:  # interrupted before it had begun
+        """Send what was shown and the summary, and close the run as finished or failed."""
+        if self._run is None:  # interrupted before it had begun
             return
-        folder, self._run = _near(self._folder()), None
-        self._history.close()
-        before = extremes(read_rows(info.folder)) if info.resumed else {}
-        run.summary.update({**before, **summary})
+        run, self._run = self._run, None
+        self._step = max(self._step, run.starting_step)
+        answered = session.within(session.ANSWER_TIMEOUT, lambda: self._send_shown(run))
+        run.log({}, step=self._step, commit=True)  # a pending row would overwrite the summary
+        if run.resumed:  # of which W&B knows the extremes of this process's part only
+            run.summary.update(extremes(read_rows(self._record)))
+        run.summary.update(summary)
         # W&B's own limit begins only when its service comes to the end of what it has to send
         limit = session.FINISH_TIMEOUT + session.GRACE
-        try:
-            session.within(limit, lambda: run.finish(exit_code=_EXIT_CODES[state]))
-        except TimeoutError:
+        if not session.within(limit, lambda: run.finish(exit_code=_EXIT_CODES[state])):
             session.kill_service()
             session.end_session()
-            log.warning(
-                "W&B: %s has not taken everything within %g s; send the rest with: %s",
-                *(self._page or folder, session.FINISH_TIMEOUT),
-                shlex.join(["wandb", "sync", "--no-skip-online", str(folder)]),
-            )
+            sync = shlex.join(["wandb", "sync", "--no-skip-online", str(self._folder)])
+            took = f"{run.url} has not taken everything within {session.FINISH_TIMEOUT:g} s"
+            log.warning("W&B: %s; send the rest with: %s", took, sync)
+        elif not answered:
+            log.warning("W&B: %s did not answer: charts or checkpoints are missing", run.url)
 
     def abandon(self) -> None:
         self._run = None
         session.end_session()
 
     def location(self) -> str | None:
-        """The command that shows all runs in the terminal, and the run's page if it has one."""
-        if self._info is None:
-            return None
-        folder = _near(self._info.outputs.absolute() / "wandb")
-        command = f"wandb leet {shlex.quote(str(folder))}"
-        return f"{command}, or {self._page}" if self._page else command
-
-    def _folder(self) -> Path:
-        """W&B's folder of this run."""
-        return Path(self._run.dir).parent
+        return self._location
 
     def _open(self, run: RunInfo) -> Any:
         """W&B's run: online if that is wanted and works, else offline."""
         if self.mode == "online":
             try:
-                reason = session.why_offline()
-                if reason is None:
-                    opened = _init(run, "online")
-                    session.stop_asking(opened)
-                    return opened
+                session.check_login()
+                return session.init(run, "online")
             except Exception as error:
-                reason = one_line(f"{type(error).__name__}: {error}")
-            log.warning("W&B: this run is recorded offline (%s)", redact(str(reason)))
+                log.warning("W&B: this run is recorded offline (%s)", redact(one_line(error)))
             session.end_session()  # one whose login failed starts nothing any more
-        return _init(run, "offline")
+        return session.init(run, "offline")
+
+    def _define(self, name: str) -> None:
+        """Give a metric its x axis and its extremes; W&B's patterns match no name with a dot."""
+        self._defined.add(name)
+        axis = "epoch" if name.startswith(_OF_EPOCHS) else "step"
+        whole = name.replace(".", "\\.")
+        self._run.define_metric(whole, step_metric=axis, summary="min,max,last")
+
+    def _send_shown(self, run: Any) -> None:
+        """Send it as ``zoom/…``, which dashboards sort behind the metrics."""
+        import wandb
+
+        for name, items in self._shown.items():
+            if make := _CHARTS.get(type(items[-1])):
+                run.log({f"zoom/{name}": make(items)}, step=self._step)
+            elif isinstance(items[-1], base.CheckpointFile) and self.checkpoints:
+                artifact = wandb.Artifact(f"checkpoint-{run.id}"[:128], type="model")
+                artifact.add_file(str(items[-1].path), skip_cache=True)  # may be uploaded later
+                run.log_artifact(artifact, aliases=[items[-1].alias])
 
 
-def _init(run: RunInfo, mode: Mode) -> Any:
+def curves_chart(curves: Sequence[base.Curve]) -> Any:
+    """The energies of one phase against its steps, a line for each epoch."""
     import wandb
 
-    # the agent of a W&B sweep has decided what the run is called and where it goes
-    in_sweep = mode == "online" and "WANDB_SWEEP_ID" in os.environ
-    return wandb.init(
-        id=None if in_sweep else session.identifier(run.id),
-        resume=None if in_sweep or mode == "offline" else "allow" if run.resumed else "never",
-        name=run.name[:128],
-        project=None if in_sweep else run.project,
-        entity=None if in_sweep else run.entity,
-        group=run.group[:128] if run.group else None,
-        tags=[tag[:64] for tag in run.tags if tag],
-        notes=run.notes,
-        config=dict(run.config),
-        dir=str(run.outputs.absolute()),
-        settings=session.settings(mode),
+    return wandb.plot.line_series(
+        xs=[list(range(len(curve.energy))) for curve in curves],
+        ys=[list(curve.energy) for curve in curves],
+        keys=[f"epoch {curve.epoch}" for curve in curves],
+        title=f"Energy in the {curves[0].phase} phase",
+        xname="relaxation step",
     )
 
 
-def _near(path: Path) -> Path:
-    """``path`` as it is seen from the working directory, if it lies in that."""
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path
+def confusion_chart(shown: Sequence[base.ConfusionMatrix]) -> Any:
+    """The confusion matrix in W&B's own chart, which counts the samples itself."""
+    import wandb
+
+    matrix = shown[-1]
+    places = range(len(matrix.classes))
+    pairs = [(i, j) for i in places for j in places for _ in range(matrix.counts[i][j])]
+    true, predicted = zip(*pairs, strict=True)
+    return wandb.plot.confusion_matrix(
+        y_true=true, preds=predicted, class_names=matrix.classes, title="Confusion matrix"
+    )
+
+
+def mistakes_table(shown: Sequence[base.Mistakes]) -> Any:
+    """The worst mistakes with their pictures, a row for each."""
+    import wandb
+
+    columns = ["picture", "index", "true", "predicted", "probability", "of the true one", "cost"]
+    table, classes = wandb.Table(columns=columns), shown[-1].classes
+    for m in shown[-1].worst:
+        picture = None if m.picture is None else wandb.Image(m.picture)
+        words = classes[m.target], classes[m.predicted]
+        table.add_data(picture, m.index, *words, m.probability, m.target_probability, m.cost)
+    return table
+
+
+def newest_picture(shown: Sequence[base.Picture]) -> Any:
+    """The picture as it was shown last."""
+    import wandb
+
+    return wandb.Image(shown[-1].pixels)
+
+
+_CHARTS: dict[type, Callable[[Any], Any]] = {
+    base.Curve: curves_chart,
+    base.ConfusionMatrix: confusion_chart,
+    base.Mistakes: mistakes_table,
+    base.Picture: newest_picture,
+}
+
+
+def extremes(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Name → lowest, highest and last value, as W&B has it in the summary of a run."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name in row.keys() - {"step", "epoch"}:
+            if row[name] is not None:
+                values.setdefault(name, []).append(row[name])
+    return {name: {"min": min(v), "max": max(v), "last": v[-1]} for name, v in values.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -17,23 +16,27 @@ from typing import Any, Literal
 
 from eqprop.run.environment import git_state
 from eqprop.run.redact import redact
+from eqprop.tracking.base import RunInfo
 
 Mode = Literal["offline", "online"]
 INIT_TIMEOUT = 30.0  # seconds that an online start may take
+ANSWER_TIMEOUT = 15.0  # seconds that the server has to take charts and files
 FINISH_TIMEOUT = 60.0  # seconds that the end of an online run waits for its upload
 GRACE = 5.0  # seconds more, in which W&B itself notices that this time is over
 
 
-def settings(mode: Mode) -> Any:
-    """Settings of a run that keeps quiet and writes every row at once.
+def init(run: RunInfo, mode: Mode) -> Any:
+    """W&B's run, which keeps quiet and writes every row at once.
 
     W&B would record uncommitted changes and the remote's address as they are, so it gets the commit
     and the redacted address instead.
     """
     import wandb
 
+    # the agent of a W&B sweep has decided what the run is called and where it goes
+    in_sweep = mode == "online" and "WANDB_SWEEP_ID" in os.environ
     git = git_state(diff=False)
-    return wandb.Settings(
+    settings = wandb.Settings(
         mode=mode,
         silent=True,
         console="off",
@@ -46,29 +49,31 @@ def settings(mode: Mode) -> Any:
         git_commit=git["commit"] if git else None,
         git_remote_url=git["remote"] if git else None,
     )
+    return wandb.init(
+        id=None if in_sweep else run.id,
+        resume=None if in_sweep or mode == "offline" else "allow" if run.resumed else "never",
+        name=run.name,
+        project=None if in_sweep else run.project,
+        entity=None if in_sweep else run.entity,
+        group=run.group,
+        tags=run.tags,
+        notes=run.notes,
+        config=dict(run.config),
+        dir=str(run.outputs.absolute()),
+        settings=settings,
+    )
 
 
-def why_offline() -> str | None:
-    """Why a run cannot be online, as far as is known without asking the server."""
+def check_login() -> None:
+    """Raise ConnectionError if a run cannot be online, without asking the server."""
     import wandb
 
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("offline", "dryrun", "disabled"):
-        return f"WANDB_MODE is {mode}"
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        raise ConnectionError(f"WANDB_MODE is {mode}")
     wandb.setup(wandb.Settings(silent=True))
-    if wandb.login(prompt=False, verify=False):
-        return None
-    return "no W&B login; run `wandb login` or set WANDB_API_KEY"
-
-
-def stop_asking(run: Any) -> None:
-    """Let an online run log tables and checkpoints without waiting for the server.
-
-    W&B would check the login before the first one, and before each that its name is not taken by
-    another type of artifact: for minutes, if the server has gone.
-    """
-    run._public_api()  # checks the login now, and is cached
-    run._assert_can_log_artifact = lambda artifact: None
+    if not wandb.login(prompt=False, verify=False):
+        raise ConnectionError("no W&B login; run `wandb login` or set WANDB_API_KEY")
 
 
 def end_session() -> None:
@@ -76,9 +81,7 @@ def end_session() -> None:
     import wandb
 
     with contextlib.suppress(Exception, SystemExit):  # W&B exits where its service has died
-        try:
-            within(FINISH_TIMEOUT, lambda: wandb.teardown(exit_code=1))
-        except TimeoutError:
+        if not within(FINISH_TIMEOUT, lambda: wandb.teardown(exit_code=1)):
             kill_service()
 
 
@@ -92,12 +95,8 @@ def kill_service() -> None:
                 child.kill()
 
 
-def within(seconds: float, call: Callable[[], object]) -> None:
-    """Do ``call`` in a thread, and wait for it no longer than that.
-
-    Raises:
-        TimeoutError: if it has not returned by then; it goes on in its thread.
-    """
+def within(seconds: float, call: Callable[[], object]) -> bool:
+    """Do ``call`` in a thread, and wait for it no longer than that; whether it was done in time."""
     outcome: concurrent.futures.Future[object] = concurrent.futures.Future()
 
     def work() -> None:
@@ -106,26 +105,22 @@ def within(seconds: float, call: Callable[[], object]) -> None:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    done, _ = concurrent.futures.wait([outcome], seconds)
-    if not done:
-        raise TimeoutError
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive() or isinstance(outcome.exception(), TimeoutError):
+        return False
     outcome.result()
-
-
-def identifier(text: str) -> str:
-    """``text`` with what W&B or a file name cannot hold replaced, at most 128 characters."""
-    return re.sub(r"[^\w.+=,-]+", "-", text, flags=re.ASCII).strip("-.")[:128] or "run"
+    return True
 
 
 @contextlib.contextmanager
 def environment(*, keep: bool) -> Iterator[None]:
-    """The process as W&B sees it while a run starts.
+    """The process as W&B, which records ``sys.argv``, sees it while a run starts: without secrets.
 
     ``WANDB_*`` variables could disable an offline run, rename it or ask for a login: they are left
-    out unless ``keep``; another process's service always is. W&B records ``sys.argv``: its secrets
-    are masked. Without a home its service litters the working directory and the terminal, and its
-    reports of its own errors would end up in this run's log.
+    out unless ``keep``; another process's service always is. Without a home W&B litters the working
+    directory, and its reports of its own errors would end up in this run's log.
     """
     saved, argv = dict(os.environ), sys.argv
     sys.argv = [redact(word) for word in argv]

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch.optim import SGD, Optimizer
 
 from eqprop.network import Network
 from eqprop.run.errors import ConfigError
+from eqprop.run.text import one_line, show
 
 
-def build_optimizer(
-    node: DictConfig, network: Network, captured: bool = False
-) -> torch.optim.Optimizer:
-    """The optimizer of ``cfg.optimizer``, fused (one pass over memory) where torch has that."""
-    build = instantiate(node, _partial_=True)
-    parameters, known = list(network.parameters()), inspect.signature(build.func).parameters
-    if captured and "capturable" in known:  # it counts its steps on the device
-        build = partial(build, capturable=True)
-    elif captured and build.func is not torch.optim.SGD:
-        raise ConfigError(
-            f"device.cuda_graph=true: {node._target_} takes no capturable=True; choose auto"
-        )
-    if "fused" not in node and "fused" in known:
-        try:
-            fused: torch.optim.Optimizer = build(parameters, fused=True)
-            return fused
-        except (RuntimeError, ValueError):  # not for this device or precision
-            pass
-    optimizer: torch.optim.Optimizer = build(parameters)
-    return optimizer
+def build_optimizer(node: DictConfig, network: Network, captured: bool = False) -> Optimizer:
+    """The optimizer of ``cfg.optimizer``, fused where torch has that, or ConfigError.
+
+    A list ``lr`` gives each weighted layer its own rate. ``clip_norm`` is the training step's.
+    """
+    options: Any = OmegaConf.to_container(node, resolve=True)
+    options.pop("clip_norm", None)
+    parameters: Any = list(network.parameters())
+    if isinstance(rates := options.get("lr"), list):
+        parameters = by_layer(network, rates)
+        options["lr"] = rates[0]  # each group has its own
+    make: Any = instantiate(options, _partial_=True)
+    known = inspect.signature(make.func).parameters
+    how = {"capturable": True} if captured and "capturable" in known else {}  # counts on the device
+    if captured and not how and make.func is not SGD:
+        needed = f"{node._target_} takes no capturable=True"
+        raise ConfigError(f"device.cuda_graph=true: {needed}; choose auto")
+    if "fused" not in options and "fused" in known:
+        with suppress(RuntimeError, TypeError, ValueError):  # not for this device or precision
+            return make(parameters, fused=True, **how)
+    try:
+        return make(parameters, **how)
+    except (TypeError, ValueError) as error:
+        raise refusal("optimizer", node, error) from error
+
+
+def by_layer(network: Network, rates: Sequence[float]) -> list[dict[str, Any]]:
+    """A parameter group for each layer above the input: of the edges into it, skips too.
+
+    What belongs to no edge goes with the output layer.
+    """
+    groups = [[p for edge in into for p in edge.parameters()] for into in network.into[1:]]
+    placed = {id(p) for group in groups for p in group}
+    groups[-1] += [p for p in network.parameters() if id(p) not in placed]
+    pairs = zip(groups, rates, strict=True)
+    return [{"params": group, "lr": rate} for group, rate in pairs if group]
+
+
+def refusal(group: str, node: DictConfig, error: Exception) -> ConfigError:
+    """What a constructor found wrong with the keys of a group, in one line."""
+    told = str(error).lower()
+    about = next((f".{k}={show(node[k])}" for k in map(str, node) if k.lower() in told), "")
+    return ConfigError(f"{group}{about}: {one_line(error)} ({node._target_})")

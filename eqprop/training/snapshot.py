@@ -12,78 +12,66 @@ import torch
 from torch import Tensor
 
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
-from eqprop.training.session import Session
+from eqprop.training.session import Position, Session
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
 
 def capture(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plain part and the tensors of everything that decides how the training goes on."""
-    at, network = session.at, session.network
-    state = session.state(session.data.batch_size)
-    meta = {
-        "kind": "training",
-        "step": session.step,
-        "epoch": at.epoch,
-        "batches": at.batches,
-        "correct": int(at.correct),
-        "seconds": at.seconds,
-        "best": dict(session.best),
-        "last": dict(session.last),
-        "in_shape": list(network.shapes[0]),
-        "n_out": network.shapes[-1][0],
-    }
+    network, state = session.network, session.latest
+    goes_on = state is not None and (session.at.batches > 0 or state.carries)
+    shapes = {"in_shape": list(network.shapes[0]), "n_out": network.shapes[-1][0]}
     tensors = {
         "model": network.state_dict(),
         "optimizer": session.optimizer.state_dict(),
         # between two batches of an epoch a solver may go on from the state
-        "u": [layer.contiguous() for layer in state.u] if at.batches else [],
-        "parts": {name: part.state_dict() for name, part in _stateful(session)},
+        "u": [layer.contiguous() for layer in state.u] if state is not None and goes_on else [],
+        "parts": {name: part.state_dict() for name, part in _stateful(session).items()},
         "random": random_states(session),
     }
-    return meta, tensors
+    return place(session) | shapes, tensors
+
+
+def place(session: Session) -> dict[str, Any]:
+    """Where a training stands, in plain values."""
+    at = {**vars(session.at), "correct": int(session.at.correct)}
+    found = {"best": dict(session.best), "last": dict(session.last)}
+    return {"kind": "training", "step": session.step, **at, **found}
 
 
 def restore(session: Session, checkpoint: Checkpoint) -> None:
-    """Put a training where the checkpoint was written; random states come last.
-
-    Raises:
-        CheckpointError: if it is of another network or optimizer; then nothing has been changed.
-    """
+    """Put a training where the checkpoint was written, or raise CheckpointError."""
     meta, state = checkpoint.meta, checkpoint.tensors()
     if meta.get("kind") == "weights":
-        raise CheckpointError(
-            f"{checkpoint.path} holds weights only, which eqprop.load reads; resume the run itself"
-        )
-    network, optimizer = session.network, session.optimizer
+        how = "which eqprop.load reads; resume the run itself"
+        raise CheckpointError(f"{checkpoint.path} holds weights only, {how}")
     try:
-        _check_weights(checkpoint, network, state["model"])
-        _check_optimizer(checkpoint, optimizer, state["optimizer"])
-        network.load_state_dict(state["model"])
-        _keep_implementation(optimizer, state["optimizer"])
-        optimizer.load_state_dict(state["optimizer"])
+        _check_weights(checkpoint, session.network, state["model"])
+        session.schedule.go_on(int(meta["epoch"]) - 1, int(meta["step"]))
+        _restore_optimizer(session, state["optimizer"])
+        session.network.load_state_dict(state["model"])
         if state["u"]:
-            session.state(session.data.batch_size).u[:] = state["u"]
-        _restore_parts(session, state.get("parts", {}))
+            session.latest = session.state(len(state["u"][0]))
+            session.latest.u[:] = state["u"]
+        parts = _stateful(session)
+        if parts.keys() != state.get("parts", {}).keys():
+            raise ValueError("its solver or estimator remembers other things")
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
         session.step = int(meta["step"])
         session.best, session.last = dict(meta["best"]), dict(meta["last"])
-        at = session.at
-        at.epoch, at.batches = int(meta["epoch"]), int(meta["batches"])
-        at.seconds = float(meta["seconds"])
-        at.correct = torch.tensor(int(meta["correct"]), device=session.data.train.x.device)
-        _restore_random(session, state["random"])
+        correct = torch.tensor(int(meta["correct"]), device=session.device)
+        done = int(meta["epoch"]), int(meta["batches"])
+        session.at = Position(*done, correct, float(meta["seconds"]))
+        _restore_random(session, state["random"])  # last: what is loaded may draw
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path} does not fit this run ({type(error).__name__}: {error})"
-        ) from error
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{checkpoint.path} does not fit this run ({why})") from error
 
 
 def restore_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Put only the weights back.
-
-    Raises:
-        CheckpointError: if it is of another network.
-    """
+    """Put only the weights back. Raises CheckpointError if it is of another network."""
     weights: Any = checkpoint.tensors().get("model")
     _check_weights(checkpoint, model, weights)
     model.load_state_dict(weights)
@@ -96,51 +84,36 @@ def _check_weights(checkpoint: Checkpoint, model: torch.nn.Module, found: Any) -
     given = {name: tuple(tensor.shape) for name, tensor in found.items()}
     for name in [*wanted, *given]:
         if wanted.get(name) != given.get(name):
-            raise CheckpointError(
-                f"{checkpoint.path} is of another network: {name} is "
-                f"{given.get(name, 'missing')} there, {wanted.get(name, 'not known')} here"
-            )
+            there, here = given.get(name, "missing"), wanted.get(name, "not known")
+            what = f"{name} is {there} there, {here} here"
+            raise CheckpointError(f"{checkpoint.path} is of another network: {what}")
 
 
-def _check_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, found: Any) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    sizes = [len(group["params"]) for group in found["param_groups"]]
-    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
-        raise CheckpointError(f"{checkpoint.path} is of another optimizer: its parameters differ")
-    ours = type(optimizer).__module__.startswith("torch.optim.")
-    for number, values in found["state"].items():
-        for name, value in values.items():
-            whole = isinstance(value, Tensor) and value.dim() > 0
-            if ours and whole and value.shape != parameters[number].shape:
-                raise CheckpointError(
-                    f"{checkpoint.path} is of another optimizer: {name} has shape "
-                    f"{tuple(value.shape)}, its parameter {tuple(parameters[number].shape)}"
-                )
+def _restore_optimizer(session: Session, found: dict[str, Any]) -> None:
+    """Load an optimizer's numbers, not how the device it came from computed the same.
+
+    Rates that a schedule moves are where that has moved them.
+    """
+    scheduled = ("lr", "initial_lr") if session.schedule.scheduler is not None else ()
+    kept = (*_IMPLEMENTATION, *scheduled)
+    for group, ours in zip(found["param_groups"], session.optimizer.param_groups, strict=False):
+        group.update({key: ours[key] for key in kept if key in group and key in ours})
+    session.optimizer.load_state_dict(found)
 
 
-def _keep_implementation(optimizer: torch.optim.Optimizer, found: dict[str, Any]) -> None:
-    """Load an optimizer's numbers, not how the device it came from computed the same."""
-    for group, ours in zip(found["param_groups"], optimizer.param_groups, strict=True):
-        group.update({key: ours[key] for key in _IMPLEMENTATION if key in group and key in ours})
+def _parts(session: Session) -> dict[str, Any]:
+    """What may remember something, or hold a generator, besides network and optimizer."""
+    solver, estimator = session.solver, session.estimator
+    energy, cost = session.network.local, session.cost
+    parts = {"energy": energy, "cost": cost, "solver": solver, "estimator": estimator}
+    return parts | {"kept": session.kept}
 
 
-def _stateful(session: Session) -> Iterator[tuple[str, Any]]:
-    """The parts besides model and optimizer that say by ``state_dict`` what they remember."""
-    parts: dict[str, Any] = {"solver": session.solver, "estimator": session.estimator}
-    parts |= {"cost": session.cost, "energy": session.network.local}
-    for name, part in parts.items():
-        if part in set(session.network.modules()):  # the network's own state holds it
-            continue
-        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
-            yield name, part
-
-
-def _restore_parts(session: Session, states: dict[str, Any]) -> None:
-    parts = dict(_stateful(session))
-    if parts.keys() != states.keys():
-        raise ValueError("its solver or estimator remembers other things")
-    for name, part in parts.items():
-        part.load_state_dict(states[name])
+def _stateful(session: Session) -> dict[str, Any]:
+    """The parts that say by ``state_dict`` what they remember, which the network's does not."""
+    modules = set(session.network.modules())
+    own = {name: part for name, part in _parts(session).items() if part not in modules}
+    return {name: part for name, part in own.items() if hasattr(part, "load_state_dict")}
 
 
 @contextmanager
@@ -160,7 +133,7 @@ def random_states(session: Session) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [str(kind), [int(word) for word in key], *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if session.data.train.x.is_cuda else [],
+        "cuda": torch.cuda.get_rng_state_all() if session.device.type == "cuda" else [],
         "private": {name: _state_of(generator) for name, generator in private_generators(session)},
     }
 
@@ -170,10 +143,9 @@ def _restore_random(session: Session, states: dict[str, Any]) -> None:
     if private.keys() != states["private"].keys():
         raise ValueError("it has other random generators")
     random.setstate(states["python"])
-    kind, key, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(key, np.uint32), *rest))
+    np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if session.data.train.x.is_cuda and len(states["cuda"]) == torch.cuda.device_count():
+    if session.device.type == "cuda" and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     for name, generator in private.items():
         state = states["private"][name]
@@ -186,26 +158,16 @@ def _restore_random(session: Session, states: dict[str, Any]) -> None:
 
 
 def _state_of(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    return generator.bit_generator.state
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if hasattr(generator, "get_state") else generator.getstate()
 
 
 def private_generators(session: Session) -> Iterator[tuple[str, Any]]:
     """The random generators that the parts of a training hold themselves, by name."""
-    parts = {
-        "session": session,
-        "network": session.network,
-        "energy": session.network.local,
-        "cost": session.cost,
-        "solver": session.solver,
-        "estimator": session.estimator,
-        "optimizer": session.optimizer,
-    }
     kinds = (torch.Generator, random.Random, np.random.Generator)
-    for part, owner in parts.items():
+    own = {"session": session, "network": session.network, "optimizer": session.optimizer}
+    for part, owner in {**own, **_parts(session)}.items():
         for name, value in sorted(getattr(owner, "__dict__", {}).items()):
             if isinstance(value, kinds):
                 yield f"{part}.{name}", value

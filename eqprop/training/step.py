@@ -1,16 +1,15 @@
 """One training step: as it is written, or captured once as a CUDA graph and replayed.
 
-A replay repeats the operations of the captured step on the same memory, so that the host has one
-launch to do instead of hundreds. It repeats nothing that happens in Python: what a step reads must
-lie in tensors that never move, and it may ask the device for nothing.
+A replay repeats operations on the same memory, and nothing that happens in Python: what a step
+reads must lie in tensors that never move, and it may ask the device for nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,102 +25,57 @@ from eqprop.training.snapshot import private_generators
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3
-"""Steps that are taken as written before one is captured: torch's own advice."""
+WARM_UP = 3  # steps that are taken as written before one is captured: torch's own advice
 
 
-class Stepped(NamedTuple):
-    """What a step leaves: its estimate, and how many of its samples were right (a scalar)."""
+class Batch(NamedTuple):
+    """Inputs ``x`` (batch, d) with classes ``y`` (batch,); ``measure`` has the metrics filled."""
 
-    estimate: Estimate
-    correct: Tensor
-
-
-class Step(ABC):
-    """One training step on a batch: clamp, phases, contrast, optimizer."""
-
-    @abstractmethod
-    def __call__(
-        self,
-        session: Session,
-        callbacks: Sequence[Callback],
-        x: Tensor,
-        y: Tensor,
-        measure: bool,
-    ) -> Stepped:
-        """Take the step on ``x`` (batch, d) and classes ``y`` (batch,); ``measure`` fills metrics.
-
-        The result lies in memory that the next step may write into.
-        """
+    x: Tensor
+    y: Tensor
+    measure: bool = False
 
 
-class PlainStep(Step):
-    """Every operation is launched anew."""
+Stepped = tuple[Estimate, Tensor]  # and how many samples of the step were right (a scalar)
 
-    def __call__(
-        self,
-        session: Session,
-        callbacks: Sequence[Callback],
-        x: Tensor,
-        y: Tensor,
-        measure: bool,
-    ) -> Stepped:
-        state, network = session.state(len(x)), session.network
+
+class PlainStep:
+    """One training step: clamp, phases, contrast, optimizer; every operation is launched anew."""
+
+    def __call__(self, session: Session, callbacks: Sequence[Callback], batch: Batch) -> Stepped:
+        """Take the step. The result lies in memory that the next step may write into."""
+        x, y, measure = batch
+        state, network, clip = session.state(len(x)), session.network, session.clip_norm
         with record_function("eqprop.clamp"):
             state.clamp(0, x)
             target = one_hot(y, session.data.n_classes, x.dtype)
 
         def update(gradients: list[Tensor]) -> None:
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-                parameter.grad = gradient
+                parameter.grad = gradient if clip is None else gradient.clone()
+            if clip is not None:  # copies: what is measured and guarded is the gradient itself
+                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
             session.optimizer.step()
 
         with record_function("eqprop.estimate"):
-            estimate = session.estimator.estimate(
-                network,
-                state,
-                session.solver,
-                session.cost,
-                target,
-                update=update,
-                measure=measure,
-            )
+            parts = network, state, session.solver, session.cost, target
+            estimate = session.estimator.estimate(*parts, update=update, measure=measure)
         for callback in callbacks:
             callback.on_gradient(session, estimate)
         with record_function("eqprop.update"):
             if not estimate.applied:
                 update(estimate.gradients)
-        return Stepped(estimate, (estimate.output.argmax(1) == y).sum())
+        return estimate, (estimate.output.argmax(1) == y).sum()
 
 
-class Backend(ABC):
-    """What can capture a step."""
-
-    @abstractmethod
-    def warm_up(self, step: Callable[[], Stepped]) -> Stepped:
-        """Take the step as written, where it will be captured."""
-
-    @abstractmethod
-    def capture(
-        self, step: Callable[[], Stepped], generators: Sequence[torch.Generator]
-    ) -> tuple[Callable[[], None], Stepped]:
-        """Record the step without taking it.
-
-        Returns what replays it, and the memory in which each replay leaves its result. Each of
-        the ``generators`` goes on by as much as the step, written out, would make it.
-
-        Raises:
-            RuntimeError: if the step does what cannot be recorded.
-        """
-
-
-class CudaGraphs(Backend):
-    """``torch.cuda.CUDAGraph``, on a stream of its own."""
+class CudaGraphs:
+    """What captures a step: ``torch.cuda.CUDAGraph``, on a stream of its own."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, step: Callable[[], Stepped]) -> Stepped:
+        """Take the step as written, where it will be captured."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -132,6 +86,11 @@ class CudaGraphs(Backend):
     def capture(
         self, step: Callable[[], Stepped], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], None], Stepped]:
+        """Record the step without taking it, or raise RuntimeError where that is not possible.
+
+        Returns what replays it, and the memory in which each replay leaves its result. Each of
+        the ``generators`` goes on by as much as the step, written out, would make it.
+        """
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
@@ -141,94 +100,68 @@ class CudaGraphs(Backend):
         return graph.replay, result
 
 
-class CapturedStep(Step):
+class CapturedStep(PlainStep):
     """Replays batches of the usual size; log lines and smaller batches take the plain path.
 
-    Both compute the same numbers. The first steps are taken as written, to let every buffer come
-    into being; a setting that changes, a learning rate say, has the step captured anew.
-
-    Args:
-        backend: what captures.
-        strict: whether a step that cannot be captured ends the run; else it costs a warning.
+    The first steps are taken as written: every buffer comes into being. A setting that changes has
+    the step captured anew. What cannot be captured is a warning, or the end where ``strict``.
     """
 
-    def __init__(self, backend: Backend, strict: bool = True) -> None:
+    def __init__(self, backend: CudaGraphs, strict: bool = True) -> None:
         self.backend = backend
         self.strict = strict
-        self.plain = PlainStep()
-        self._x = self._y = torch.empty(0)
+        self._memory: Batch | None = None  # what the captured step reads
         self._settings: object = None
         self._warmed = 0
         self._captured: tuple[Callable[[], None], Stepped] | None = None
         self._given_up = False
 
-    def __call__(
-        self,
-        session: Session,
-        callbacks: Sequence[Callback],
-        x: Tensor,
-        y: Tensor,
-        measure: bool,
-    ) -> Stepped:
-        if measure or self._given_up or len(x) != session.data.batch_size:
-            return self.plain(session, callbacks, x, y, measure)
-        settings = _settings(session)
-        if settings != self._settings:
-            self._settings, self._warmed, self._captured = settings, 0, None
-            obstacle = session.estimator.capture_obstacle() or session.solver.capture_obstacle()
-            if obstacle is not None:
-                self._give_up(obstacle)
-                return self.plain(session, callbacks, x, y, measure)
+    def __call__(self, session: Session, callbacks: Sequence[Callback], batch: Batch) -> Stepped:
+        take = partial(super().__call__, session, callbacks)
+        if batch.measure or len(batch.x) != session.data.batch_size or not self._may(session):
+            return take(batch)
         if self._warmed < WARM_UP:
             self._warmed += 1
-            return self.backend.warm_up(lambda: self.plain(session, callbacks, x, y, measure))
-        self._load(x, y)
-        self._captured = self._captured or self._capture(session, callbacks)
-        if self._captured is None:
-            return self.plain(session, callbacks, x, y, measure)
+            return self.backend.warm_up(partial(take, batch))
+        self._memory = self._memory or Batch(batch.x.clone(), batch.y.clone())
+        self._memory.x.copy_(batch.x)
+        self._memory.y.copy_(batch.y)
+        try:
+            step = partial(take, self._memory)
+            self._captured = self._captured or self.backend.capture(step, _generators(session))
+        except RuntimeError as error:
+            self._give_up(brief(str(error)))
+            return take(batch)
         replay, result = self._captured
         replay()
         return result
 
-    def _load(self, x: Tensor, y: Tensor) -> None:
-        if self._x.shape != x.shape or self._x.dtype != x.dtype or self._x.device != x.device:
-            self._x, self._y = torch.empty_like(x), torch.empty_like(y)
-        self._x.copy_(x)
-        self._y.copy_(y)
-
-    def _capture(
-        self, session: Session, callbacks: Sequence[Callback]
-    ) -> tuple[Callable[[], None], Stepped] | None:
-        generators = [
-            generator
-            for _, generator in private_generators(session)
-            if isinstance(generator, torch.Generator)
-            and generator.device.type == session.device.type
-        ]
-        try:
-            return self.backend.capture(
-                lambda: self.plain(session, callbacks, self._x, self._y, False), generators
-            )
-        except RuntimeError as error:
-            self._give_up(brief(str(error)))
-            return None
+    def _may(self, session: Session) -> bool:
+        """Whether a step can be captured, under settings that may have changed."""
+        settings = _settings(session)
+        if settings != self._settings and not self._given_up:
+            self._settings, self._warmed, self._captured = settings, 0, None
+            obstacle = session.estimator.capture_obstacle() or session.solver.capture_obstacle()
+            if obstacle is not None:
+                self._give_up(obstacle)
+        return not self._given_up
 
     def _give_up(self, obstacle: str) -> None:
         if self.strict:
-            raise RunError(
-                f"device.cuda_graph=true: the training step cannot be captured ({obstacle}); "
-                "choose device.cuda_graph=false"
-            )
+            line = f"device.cuda_graph=true: the training step cannot be captured ({obstacle})"
+            raise RunError(f"{line}; choose device.cuda_graph=false")
         log.warning("the training step is not captured as a CUDA graph (%s)", obstacle)
         self._given_up = True
+
+
+def _generators(session: Session) -> list[torch.Generator]:
+    found = [generator for _, generator in private_generators(session)]
+    kind = session.device.type
+    return [g for g in found if isinstance(g, torch.Generator) and g.device.type == kind]
 
 
 def _settings(session: Session) -> object:
     """The numbers that a captured step has baked in."""
     plain = (bool, int, float, str, tuple)
-
-    def numbers(settings: dict[str, Any]) -> tuple[tuple[str, object], ...]:
-        return tuple((key, value) for key, value in settings.items() if isinstance(value, plain))
-
-    groups = tuple(numbers(group) for group in session.optimizer.param_groups)
-    return groups, numbers(vars(session.solver)), numbers(vars(session.estimator))
+    holders = [*session.optimizer.param_groups, vars(session.solver), vars(session.estimator)]
+    return [{k: v for k, v in held.items() if isinstance(v, plain)} for held in holders]

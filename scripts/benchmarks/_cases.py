@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from eqprop.data import Dataset, Raw, Split, one_hot
 from eqprop.network import Nudge, State
 from eqprop.training.divergence_guard import DivergenceGuard
 from eqprop.training.session import Session
+from eqprop.training.step import Batch
 
 INPUTS, CLASSES = 784, 10  # as MNIST has
 
@@ -142,8 +144,28 @@ class ScriptHopfield(Backward, AutogradHopfield):
         return energy
 
 
-class EP:
-    """Case ``name`` of SOLVERS or AUTOGRAD, ready to train and to evaluate.
+class Steps:
+    """Training steps of what a command line trains, on the first batches of its data in turn."""
+
+    def __init__(self, overrides: Sequence[str], batches: int = 1) -> None:
+        cfg, config = composed(overrides)
+        self.config = config
+        self.session: Session = build.build_session(cfg, config)
+        self._take_step = build.build_step(config, self.session.device)
+        self._callbacks = [DivergenceGuard()]
+        for callback in self._callbacks:
+            callback.on_start(self.session)
+        data = self.session.data
+        self.batches = list(itertools.islice(data.train.batches(data.batch_size), batches))
+        self._turn = itertools.cycle(self.batches)
+
+    def step(self) -> None:
+        """One training step, as the training loop takes it."""
+        self._take_step(self.session, self._callbacks, Batch(*next(self._turn)))
+
+
+class EP(Steps):
+    """Case ``name`` of SOLVERS or AUTOGRAD, ready to train and to evaluate, with one batch.
 
     Raises:
         ConfigError: for an option that is not there, or that does not go with the others.
@@ -169,16 +191,10 @@ class EP:
         ]
         if point.steps is not None:
             overrides += [f"dynamics.n_relax={point.steps}", "dynamics.n_nudged=null"]
-        cfg, config = composed([*overrides, *place.extra, *extra])
-        self.session: Session = build.build_session(cfg, config)
-        if name in SOLVERS and cfg.device.compile == "auto":  # as in any run whose epochs are long
+        super().__init__([*overrides, *place.extra, *extra])
+        compile_them = self.config.device.compile == "auto"  # as in any run whose epochs are long
+        if name in SOLVERS and compile_them:
             self.session.solver.use_compiled_loops(self.session.network)
-        self._take_step = build.build_step(config, self.session.device)
-        self._callbacks = [DivergenceGuard()]
-        for callback in self._callbacks:
-            callback.on_start(self.session)
-        data = self.session.data
-        self._batch = next(data.train.batches(data.batch_size))
 
     @property
     def relaxation_steps(self) -> int:
@@ -187,13 +203,9 @@ class EP:
         feeds_forward = solver.feeds_forward(self.session.network)
         return solver.n_nudged + (0 if feeds_forward else solver.n_relax)
 
-    def step(self) -> None:
-        """One training step on the same batch, as the training loop takes it."""
-        self._take_step(self.session, self._callbacks, *self._batch, False)
-
     def gradient(self) -> Tensor:
         """The estimate at the present weights, flat, in double precision."""
-        session, (x, y) = self.session, self._batch
+        session, (x, y) = self.session, self.batches[0]
         state, target = session.state(len(x)), one_hot(y, session.data.n_classes, x.dtype)
         state.clamp(0, x)
         parts = session.network, state, session.solver, session.cost, target

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from eqprop.training.loop import Training
 
 
-def add_arguments(parser: argparse.ArgumentParser, experiments: Sequence[str]) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, experiments: Sequence[str], epochs: int = 5
+) -> None:
+    """The arguments; ``epochs`` is the default of its own."""
     add, default = parser.add_argument, " ".join(experiments)
     add("experiments", nargs="*", default=list(experiments), help=f"default: {default}")
     add("--data", default="data", help="folder of the data files (default: data)")
-    add("--epochs", type=natural, default=5, help="timed epochs of each (default: 5)")
+    told = f"timed epochs of each (default: {epochs})"
+    add("--epochs", type=natural, default=epochs, help=told)
     add("--limit", type=natural, help="use fewer training samples")
     add("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more for the configuration")
     add("--json", metavar="PATH", help="write every number there")
@@ -63,7 +67,7 @@ def recorded(overrides: list[str], folder: Path) -> Iterator[tuple[Training, Con
     (folder / "checkpoints").mkdir(parents=True)
     session = build.build_session(cfg, config)
     trackers = build.build_trackers(config, cfg, session)
-    run = build.run_info(config, cfg, folder, None)
+    run = build.run_info(cfg, folder)
     training = build.build_training(config, session, trackers, run, Stop())
     with build.recording(trackers, run, session):
         for callback in training.callbacks:

@@ -17,9 +17,9 @@ from _common import Row, show
 from _step_report import show_steps
 from _timing import Case, Timing, device_wait, interleave
 
-from eqprop.cli.build import default_threads
+from eqprop.cli.device import default_threads
 from eqprop.run.errors import UserError
-from eqprop.training.evaluation import evaluate
+from eqprop.training.session import evaluate
 
 TRAIN = str(Path(__file__).resolve().parents[1] / "train.py")
 COMPILED = ("euler", "newton")  # the solvers that have loops

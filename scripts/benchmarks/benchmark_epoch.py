@@ -69,7 +69,7 @@ def contest(name: str, args: argparse.Namespace, folder: Path) -> Iterator[Conte
     """An experiment ready to train, its record open in ``folder``, and its rival."""
     place = f"device.type={args.device}", f"device.threads={args.threads or 'null'}"
     with recorded(overrides_of(name, args, *place), folder / name) as (training, config):
-        rival = backprop(training.session, config.model.activation)
+        rival = backprop(training.session, config.model.activations()[0])
         entrants = {"eqprop": ours(training), "backprop": rival}
         yield Contest(name, entrants, {who: [] for who in entrants})
 

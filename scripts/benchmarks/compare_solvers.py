@@ -142,9 +142,9 @@ def fresh_and_trained(
 
 def subjects_of_run(args: argparse.Namespace) -> Iterator[Subject]:
     """A run's network as it began and as it was saved last, with the run's own data."""
-    from eqprop.cli.rebuild import session_of_run
+    from eqprop.cli.build import session_of_run
     from eqprop.training import load, snapshot
-    from eqprop.training.evaluation import evaluate
+    from eqprop.training.session import evaluate
 
     found = load.find(args.run)
     changes = {"device.type": args.device, "dataset.batch_size": args.batch}
@@ -152,7 +152,7 @@ def subjects_of_run(args: argparse.Namespace) -> Iterator[Subject]:
         changes["paths.data"] = args.data
     session = session_of_run(found, changes)
     model = found.meta["config"]["model"]
-    energy, activation = model["_target_"].rpartition(".")[2].lower(), model["activation"]
+    energy, activation = model["_target_"].rpartition(".")[2].lower(), session.network.phi[1].name
     yield Subject(energy, "fresh", activation, session)
     snapshot.restore_weights(session.network, found)
     accuracy, _ = evaluate(session, session.data.validation or session.data.test)

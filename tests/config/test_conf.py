@@ -51,9 +51,13 @@ def test_the_groups_are_the_design_s() -> None:
     expected = {
         "model": {"gaussian", "hopfield"},
         "cost": {"mse", "cross_entropy"},
-        "optimizer": {"adam", "sgd", "adagrad"},
+        "optimizer": {"adam", "adamw", "sgd", "adagrad"},
+        "scheduler": {"constant", "cosine", "exponential", "step", "warmup_cosine"},
         "device": {"auto", "cpu", "cuda"},
-        "dataset": {"mnist5k", "mnist", "fashion_mnist", "kmnist", "digits"},
+        "dataset": {
+            *("mnist5k", "mnist", "fashion_mnist", "kmnist", "digits"),
+            *("svhn", "cifar10", "cifar100"),
+        },
         "dynamics": {"euler", "euler_50"},
         "estimator": {"ep", "ep_centered"},
         "trainer": {"default"},

@@ -70,7 +70,6 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"optimizer.lr": True}, ["optimizer.lr=true", "number > 0"]),
         ({"optimizer.lr": float("inf")}, ["optimizer.lr=inf", "finite"]),
         ({"optimizer.lr": 10**400}, ["optimizer.lr=1000", "> 0"]),
-        ({"optimizer.lr": 10**5000}, ["optimizer.lr=", "> 0"]),
         ({"optimizer.betas": [0.9]}, ["optimizer.betas=[0.9]", "list"]),
         ({"optimizer.betas": [0.9, 1.0]}, ["optimizer.betas=[0.9, 1.0]", "< 1"]),
         ({"optimizer.betas": [0.9, "a"]}, ["optimizer.betas=[0.9, 'a']"]),
@@ -134,8 +133,9 @@ def test_the_centered_estimator_takes_no_negative_beta() -> None:
 
 
 def test_several_mistakes_are_counted() -> None:
-    text = refusal({"optimizer.lr": "abc", "dynamics.dt": 0, "seed": -1})
-    assert text.endswith("(and 2 more)")
+    assert refusal({"optimizer.lr": "abc", "optimizer.eps": -1}).endswith("(and 1 more)")
+    wrong = {"trainer.epochs": 0, "trainer.log_every": 0, "seed": -1}
+    assert refusal(wrong).endswith("(and 2 more)")
 
 
 @pytest.mark.parametrize("value", ["\x1b[31mred", "a\nb", "[bold]x[/bold]" * 50, "é" * 300])

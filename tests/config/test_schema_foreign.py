@@ -15,7 +15,7 @@ from eqprop.run.text import show
 
 FOREIGN = """
 class Energy:
-    def __init__(self, dimensions, c_energy, batch_size, phi, gain=1.0, *, width):
+    def __init__(self, dimensions, c_energy, batch_size, phi, tilt=1.0, *, width):
         pass
 
 class Outer:
@@ -50,9 +50,9 @@ def model(target: str, **keys: Any) -> dict[str, Any]:
 @pytest.mark.usefixtures("foreign")
 class TestForeign:
     def test_its_own_keys_are_free_in_type(self) -> None:
-        made = validate(changed(model("foreign_parts.Energy", gain="much", width=[1]))).model
+        made = validate(changed(model("foreign_parts.Energy", tilt="much", width=[1]))).model
         assert made.options() == {
-            "gain": "much",
+            "tilt": "much",
             "width": [1],
             "hidden": [3],
             "activation": "tanh",
@@ -80,7 +80,7 @@ class TestForeign:
     @pytest.mark.parametrize(
         ("part", "words"),
         [
-            (model("foreign_parts.Energy", width=1, gian=2), ["model.gian=2", "model.gain?"]),
+            (model("foreign_parts.Energy", width=1, titl=2), ["model.titl=2", "model.tilt?"]),
             (model("foreign_parts.Energy"), ["missing key 'model.width'"]),
             (
                 model("foreign_parts.Energy", width=1, batch_size=3),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 from pydantic import ValidationError
-from running import QUICK, train
 from typing_extensions import Doc
 
 from eqprop.config.explain import describe
@@ -140,8 +138,8 @@ def test_every_optimizer_of_torch_takes_its_own_defaults(name: str) -> None:
     if not isinstance(optimizer, type):
         pytest.skip("a module")
     values = {
-        field.alias: list(default) if isinstance(default, tuple) else default
-        for field in component_type("optimizer", optimizer).model_fields.values()
+        field.alias or key: list(default) if isinstance(default, tuple) else default
+        for key, field in component_type("optimizer", optimizer).model_fields.items()
         if not field.is_required() and field.alias != "params"
         for default in [field.get_default(call_default_factory=True)]
     }
@@ -168,45 +166,3 @@ def test_every_optimizer_of_torch_takes_its_own_defaults(name: str) -> None:
 )  # fmt: skip
 def test_words(annotation: Any, words: str) -> None:
     assert describe(annotation) == words
-
-
-SOLVER = '''
-from typing import Annotated
-
-from annotated_types import Gt, Lt
-from typing_extensions import Doc
-
-from eqprop.relaxation import Euler
-
-
-class Slow(Euler):
-    """Euler, slowed down."""
-
-    def __init__(self, share: Annotated[float, Gt(0), Lt(1), Doc("of a step")] = 0.5, **options):
-        super().__init__(**options)
-        if share == 0.25:
-            raise ValueError("share must not be a quarter")
-        self.dt *= share
-'''
-
-
-def test_a_solver_of_one_s_own_is_a_class_and_an_option(tmp_path: Path) -> None:
-    (tmp_path / "my_lab.py").write_text(SOLVER)
-    option = tmp_path / "conf" / "dynamics" / "slow.yaml"
-    option.parent.mkdir(parents=True)
-    option.write_text("_target_: my_lab.Slow\nshare: 0.5\nn_relax: 5\n")
-    command = ("--config-dir=conf", *QUICK, "dynamics=slow")
-    for override, words in {
-        "dynamics.share=1": "dynamics.share=1: number > 0 < 1",
-        "dynamics.n_relax=0": "dynamics.n_relax=0: whole number >= 1",
-        "dynamics.shrae=1": "dynamics.shrae=1: did you mean dynamics.share?",
-        "+dynamics.n_nuged=1": "dynamics.n_nuged=1: did you mean dynamics.n_nudged?",
-        "+dynamics.adaptive=1": "dynamics.adaptive=1: true false",
-    }.items():
-        ran = train(*command, override, cwd=tmp_path)
-        assert ran.code == 2
-        assert all(word in ran.error for word in words.split())
-        assert not (tmp_path / "outputs").exists()
-    refused = train(*command, "dynamics.share=0.25", cwd=tmp_path)
-    assert (refused.code, "share must not be a quarter" in refused.error) == (2, True)
-    assert train(*command, "name=good", cwd=tmp_path).code == 0

@@ -11,8 +11,17 @@ from networks import joined
 from torch import Tensor
 
 from eqprop.estimator import EquilibriumPropagation
-from eqprop.network import Dense, Hopfield, Network, SquaredError
-from eqprop.network.activation import as_activation, one_a_layer
+from eqprop.network import (
+    Conv,
+    Dense,
+    Edge,
+    Hopfield,
+    Identity,
+    Network,
+    RateHopfield,
+    SquaredError,
+)
+from eqprop.network.activation import Activation, as_activation, one_a_layer
 from eqprop.network.local import Quadratic
 from eqprop.network.model import EnergyBasedModel
 from eqprop.relaxation import Anderson, Euler, Exact, Newton, Solver, Sweep
@@ -25,9 +34,20 @@ WAYS: dict[str, dict[str, Any]] = {
     "newton": {"solver": Newton, "n_relax": 3},
     "forward": {"solver": Sweep, "order": "forward", "n_relax": 3},
     "exact": {"solver": Exact, "n_relax": 3},
+    "projected": {"solver": Sweep, "rule": "projected", "order": "even_odd", "n_relax": 3},
 }
 """Solvers, and the settings that they are made with."""
 SIZES = [4, 6, 3]
+
+
+def edges_by(edge: type[Edge]) -> list[Edge]:
+    """A chain with edges of that class."""
+    if issubclass(edge, Conv):
+        first = edge((2, 4, 4), 3, kernel=3, padding=1, pool="max")
+        return [first, edge((3, 2, 2), 2, kernel=2), Dense((2, 1, 1), 3)]
+    if issubclass(edge, Identity):
+        return [Dense((4,), 6), edge((6,)), Dense((6,), 3)]
+    return [edge((4,), 6), edge((6,), 3)]
 
 
 def altered(cls: type, name: str) -> type:
@@ -68,7 +88,7 @@ def _move_on(original: Callable[[], Any], given: dict[str, Any]) -> Any:
     """Of a solver: the hidden layer a bit further."""
     found, state = original(), given["state"]
     state.u[1].mul_(1.1).add_(0.05)
-    given.get("network", given["self"]).moved(state, 1)
+    state.moved(1)
     return found
 
 
@@ -97,12 +117,19 @@ def _site(original: Callable[[], Any], given: dict[str, Any]) -> Any:
     return site._replace(p=torch.full_like(site.u, 0.3) if site.p is None else site.p * 1.3)
 
 
+def _steeper(phi: Activation) -> Activation:
+    return as_activation(lambda u: 1.3 * phi(u) + 0.05 * u)
+
+
 BY_NAME: dict[str, Callable[..., Any]] = {
     "input_term": lambda original, given: 0.4 * given["u"].square().square(),
     "descend": _in_place("s", lambda u: u.mul_(1.1)),
     "at_kinks_": _in_place("grad", lambda grad: grad.add_(0.2)),
     "within_piece_": _in_place("new", lambda new: new.mul_(0.9)),
     "bounds": lambda original, given: (-0.2, 0.2),
+    "domain": lambda original, given: (-0.2, 0.2),
+    "primitive": lambda original, given: 50.0 * original(),
+    "rate_phi": lambda original, given: _steeper(original()),
     "network.rate": _once_known("rate_known"),
     "network.drive": _once_known("drive_known"),
     "network.site": _site,
@@ -133,21 +160,24 @@ def train(
 ) -> list[Tensor] | str:
     """State and gradient of one batch; or, in words, why the solver refuses the network."""
     torch.manual_seed(4)
-    phis = one_a_layer([phi if isinstance(phi, str) else as_activation(phi)] * 2, 3)
+    edges = [joined(made, i, i + 1) for i, made in enumerate(edges_by(edge))]
+    phis = one_a_layer([as_activation(phi)] * len(edges), len(edges) + 1)
     if issubclass(network, EnergyBasedModel):
         model = network(SIZES, cost(), 3, phis)
     else:
-        edges = [joined(edge((SIZES[i],), SIZES[i + 1]), i, i + 1) for i in (0, 1)]
-        model = network([(n,) for n in SIZES], phis, edges, local())
+        shapes = [edges[0].in_shape, *(made.out_shape for made in edges)]
+        model = network(shapes, phis, edges, local())
     model = model.to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0)
     state = model.new_state(3, torch.Generator().manual_seed(6))
-    state.clamp(0, torch.randn(3, 4, dtype=torch.float64))
+    state.clamp(0, torch.randn(3, *model.shapes[0], dtype=torch.float64))
     if free_input:
         state.release(0)
     keys = {key: value for key, value in WAYS[way].items() if key != "solver"}
+    if issubclass(local, RateHopfield):  # a normal start would lie outside its domain
+        keys["init"] = "zeros"
     chosen = (solver or WAYS[way]["solver"])(**keys)
     chosen.compiled = loops
     try:

@@ -19,6 +19,8 @@ PLAIN = {
     "swish": lambda u: u * torch.sigmoid(u),
     "module": torch.nn.SiLU(),
 }
+CLIPS = [("hard_sigmoid", 0.0), ("hard_sigmoid", 1.0), ("relu6", 0.0), ("relu6", 6.0)]
+"""Activations with kinks that may hold a state at rest."""
 KNOWN = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -29,7 +31,7 @@ KNOWN = {
 
 def grid() -> torch.Tensor:
     """From deep saturation through every kink, as a (batch, size) layer."""
-    kinks = torch.tensor([0.0, 1.0, -1.0, 0.5, -0.0, 1 - 1e-12, 1e-12, 20.0, -20.0, 30.0])
+    kinks = torch.tensor([0.0, 1.0, -1.0, 6.0, -0.0, 1 - 1e-12, 1e-12, 20.0, -20.0, 30.0])
     smooth = torch.linspace(-8, 8, 90)
     return torch.cat([kinks, smooth]).double().view(10, 10)
 
@@ -64,7 +66,7 @@ def check(activation: Activation, function) -> None:
     torch.testing.assert_close(twice, bend * grad, **close)
 
 
-def test_the_seven_names():
+def test_the_names():
     assert sorted(ACTIVATIONS) == NAMES
     assert all(isinstance(a, Activation) for a in ACTIVATIONS.values())
 
@@ -100,7 +102,7 @@ def test_call_is_differentiable(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_autograd_through_a_call_gives_the_closed_form_also_at_kinks(name):
     """So that an energy given only by its value has the dynamics of its closed form."""
-    u = torch.tensor([[0.0, -0.0, 1.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    u = torch.tensor([[0.0, -0.0, 1.0, -1.0, 6.0]], dtype=torch.float64, requires_grad=True)
     activation = as_activation(name)
     (slope,) = torch.autograd.grad(activation(u).sum(), u)
     torch.testing.assert_close(slope, first(activation, u.detach()))
@@ -118,6 +120,10 @@ def test_autograd_through_a_call_gives_the_closed_form_also_at_kinks(name):
         ("hard_sigmoid", 1.0, 1.0),
         ("hard_sigmoid", -1e-9, 0.0),
         ("hard_sigmoid", 1 + 1e-9, 0.0),
+        ("relu6", 0.0, 1.0),
+        ("relu6", 6.0, 1.0),
+        ("relu6", -1e-9, 0.0),
+        ("relu6", 6 + 1e-8, 0.0),
     ],
 )
 def test_slope_at_and_beside_a_kink(name, u, slope):
@@ -201,9 +207,9 @@ def test_pieces_and_range_are_those_of_the_function(name):
         assert (*starts, math.inf) == (-math.inf, *ends), "the pieces leave no gap"
 
 
-@pytest.mark.parametrize("total", [-3.0, -0.5, 0.0, 0.5, 3.0])
-@pytest.mark.parametrize("kink", [0.0, 1.0])
-def test_at_a_kink_of_hard_sigmoid_the_slope_is_of_the_side_that_goes_downhill(kink, total):
+@pytest.mark.parametrize("total", [-3.0, -0.5, 0.0, 0.5, 3.0, 9.0])
+@pytest.mark.parametrize(("name", "kink"), CLIPS)
+def test_at_a_kink_of_a_clip_the_slope_is_of_the_side_that_goes_downhill(name, kink, total):
     """Of ½u² − φ(u) · total, whose slopes on both sides of a kink are known."""
     u = torch.tensor([[kink]], dtype=torch.float64)
     inside, outside = kink - total, kink  # the slopes of the energy on both sides
@@ -211,7 +217,7 @@ def test_at_a_kink_of_hard_sigmoid_the_slope_is_of_the_side_that_goes_downhill(k
     wanted = left if left > 0 else right if right < 0 else 0.0
     pulled = torch.full_like(u, total)
     grad = u - pulled
-    as_activation("hard_sigmoid").at_kinks_(grad, pulled, u)
+    as_activation(name).at_kinks_(grad, pulled, u)
     if left > 0 and right < 0:
         assert grad.item() in (left, right)
     else:
@@ -220,14 +226,44 @@ def test_at_a_kink_of_hard_sigmoid_the_slope_is_of_the_side_that_goes_downhill(k
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_step_jumps_over_a_kink_that_may_hold_a_state(name):
-    """Of our activations only hard_sigmoid has one. A step may end on it, and leave it."""
-    values = [-0.7, 0.0, 0.4, 1.0, 1.6]
+    """Of our activations only the clips have one. A step may end on it, and leave it."""
+    values = [-0.7, 0.0, 0.4, 1.0, 1.6, 6.0, 7.0]
+    kinks = [kink for of, kink in CLIPS if of == name]
     old, new = (x.flatten() for x in torch.meshgrid(*[torch.tensor(values)] * 2, indexing="ij"))
     found = new.clone()
     as_activation(name).within_piece_(found, old)
     for start, end, got in zip(old.tolist(), new.tolist(), found.tolist(), strict=True):
-        crossed = [k for k in (0.0, 1.0) if min(start, end) < k < max(start, end)]
-        if name == "hard_sigmoid" and crossed:
+        crossed = [k for k in kinks if min(start, end) < k < max(start, end)]
+        if crossed:
             assert got == (crossed[0] if end > start else crossed[-1])
         else:
             assert got == pytest.approx(end)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_inverse_and_its_integral(name):
+    """φ(φ⁻¹(r)) = r, and autograd of the primitive is φ⁻¹; or a refusal that names φ."""
+    activation = as_activation(name)
+    low, high = activation.range
+    r = torch.linspace(max(low, -3.0), min(high, 3.0), 42, dtype=torch.float64)[1:-1]
+    if name == "softplus":
+        for method in (activation.inverse, activation.primitive):
+            with pytest.raises(ValueError, match="softplus has no inverse"):
+                method(r)
+        return
+    torch.testing.assert_close(activation(activation.inverse(r)), r)
+    ends = [end for end in (low, high) if math.isfinite(end)]  # there it is large, and finite
+    leaf = torch.cat([r, r.new_tensor(ends)]).requires_grad_()
+    (slope,) = torch.autograd.grad(activation.primitive(leaf).sum(), leaf)
+    torch.testing.assert_close(slope, activation.inverse(leaf.detach()))
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_projection_is_told_from_the_rest(name):
+    """φ(φ(u)) = φ(u) and slopes of 0 or 1."""
+    u = torch.linspace(-8.0, 8.0, 401, dtype=torch.float64)
+    r = PHI[name](u)
+    slopes = r.diff() / u.diff()
+    clipped = torch.allclose(PHI[name](r), r) and ((slopes < 1e-9) | (slopes > 1 - 1e-9)).all()
+    assert as_activation(name).unit_slopes == bool(clipped)

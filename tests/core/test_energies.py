@@ -90,8 +90,8 @@ def test_at_a_kink_of_hard_sigmoid_the_gradient_is_of_a_side_that_goes_downhill(
 @each_kind
 @each_cost
 @each_phi
-@each_shape
-@pytest.mark.parametrize("beta", [None, 0.4, -0.4])
+@pytest.mark.parametrize(("sizes", "batch"), [SHAPES[2], SHAPES[4]])
+@pytest.mark.parametrize("beta", [None, -0.4])
 def test_step_follows_the_total_gradient(kind, cost, phi, sizes, batch, beta, pair, targets, state):
     """∂F/∂u with and without a target, read off one Euler step; and E, with the cost in it."""
     model, ref = pair(kind, sizes, batch, phi, cost=cost, beta=beta or 1.0)

@@ -15,13 +15,25 @@ from networks import assert_by_autograd, build, gradient_by_autograd, random_nud
 from overriding import WAYS, altered, differ, train
 
 from eqprop import ConditionalGaussian, CrossEntropy, EnergyBasedModel, RestrictedHopfield
-from eqprop.network import Cost, Dense, Gaussian, Hopfield, LocalEnergy, Network, SquaredError
+from eqprop.network import (
+    Conv,
+    Cost,
+    Dense,
+    Gaussian,
+    Hopfield,
+    Identity,
+    LocalEnergy,
+    Network,
+    PredictiveCoding,
+    RateHopfield,
+    SquaredError,
+)
 from eqprop.network.activation import ACTIVATIONS, Activation
 from eqprop.relaxation import Anderson, Euler, Exact, Newton, Sweep, compiled
 
 EULERS = ("euler", "euler_tol", "adaptive")
 NEWTONS = ("newton", "forward")
-SWEEPS = (*NEWTONS, "exact")
+SWEEPS = (*NEWTONS, "exact", "projected")
 ALL = (*EULERS, *SWEEPS, "anderson")
 UNSEEN = tuple(way for way in ALL if way != "euler_tol")
 """Ways that ask for no residual."""
@@ -36,6 +48,10 @@ SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
         "curvature": NEWTONS,
         "descend": ("euler",),
         "minimise": ("exact",),
+        "project": ("projected",),
+        "forward": (*EULERS, *NEWTONS),
+        "rate_phi": ALL,
+        "domain": (*EULERS, *NEWTONS, "anderson"),
         "input_term": ("euler", "newton"),
     },
     "phi": {
@@ -46,6 +62,8 @@ SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
         "second_pullback": NEWTONS,
         "at_kinks_": (*EULERS, *NEWTONS, "anderson"),
         "within_piece_": NEWTONS,
+        "inverse": (*EULERS, *NEWTONS, "anderson"),
+        "primitive": ("adaptive", "anderson"),
     },
     "edge": {
         "forward": ALL,
@@ -64,8 +82,9 @@ SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "network": {
         "energy": ALL,
+        "driven": ALL,
         "energies": ("adaptive", "anderson"),
-        "rate": ALL,
+        "rate": tuple(way for way in ALL if way != "projected"),
         "drive": ALL,
         "signal": ALL,
         "site": ALL,
@@ -93,46 +112,71 @@ SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
 """For each part of a training and each of its methods, the ways in which an override must show."""
 
 CLASSES: dict[str, list[type]] = {
-    "local": [Gaussian, Hopfield],
+    "local": [Gaussian, Hopfield, PredictiveCoding, RateHopfield],
     "phi": [type(phi) for phi in ACTIVATIONS.values()],
-    "edge": [Dense],
+    "edge": [Dense, Conv, Identity],
     "cost": [SquaredError, CrossEntropy],
     "network": [Network, ConditionalGaussian, RestrictedHopfield],
     "solver": [Euler, Sweep, Newton, Exact, Anderson],
 }
 OF_NO_NUMBER = {
     *("check", "check_config", "capture_obstacle", "use_compiled_loops", "trace", "moved"),
-    *("new_state", "compile_energy", "set_target", "weights"),
+    *("new_state", "compile_energy", "use_channels_last", "set_target", "weights", "extra_repr"),
     "move",  # describes a step to the compiled loops
     "next",  # the differentiable step, which no phase of ours takes
     "feeds_forward",
+    "seeks_equilibrium",
+    "network.forward",  # the differentiable pass
 }
 """Methods that no phase takes a number from."""
-GAUSSIAN_ONLY = {"slope_", "squared_norm", "norm", "feed_forward"}
-"""They serve the curvature of the Gaussian energy, and its feed-forward pass."""
+FEEDFORWARD_ONLY = {"slope_", "squared_norm", "norm", "feed_forward", "forward"}
+"""They serve the curvature of energies with a feed-forward pass, and that pass."""
+PROJECTED = (PredictiveCoding, RateHopfield)
+FEW = ("euler", "newton", "exact", "projected")
+ALL_WAYS = {Gaussian, Hopfield, Dense, type(ACTIVATIONS["tanh"]), SquaredError, Network}
+"""Of a part's other classes a few ways are enough."""
+
+
+def local_beside(part: str, cls: type, name: str, way: str) -> type[LocalEnergy] | None:
+    """The energy to train it with; None where the method has nothing to do."""
+    given = {ConditionalGaussian: Gaussian, RestrictedHopfield: Hopfield}.get(cls, cls)
+    if not issubclass(given, LocalEnergy):
+        feeds = name in FEEDFORWARD_ONLY and (part, name) != ("edge", "forward")
+        given = PredictiveCoding if way == "projected" else Gaussian if feeds else Hopfield
+        given = RateHopfield if name in ("inverse", "primitive") else given
+    elif name in FEEDFORWARD_ONLY and given in (Hopfield, RateHopfield):
+        return None
+    able = {"exact": (Hopfield, RateHopfield), "projected": PROJECTED}
+    return given if given in able.get(way, (given,)) else None
+
+
+def idle(part: str, cls: type, name: str, way: str) -> bool:
+    """Whether a method has nothing to do there."""
+    if part == "solver":
+        return cls is not WAYS[way]["solver"] or not hasattr(cls, name)
+    if part == "phi":
+        phi = next(phi for phi in ACTIVATIONS.values() if type(phi) is cls)
+        if way == "exact" and not phi.pieces:
+            return True
+        if name in ("inverse", "primitive"):
+            return cls.inverse is Activation.inverse or phi.name == "sigmoid"  # ends at its bounds
+        return name in ("at_kinks_", "within_piece_") and phi.name != "hard_sigmoid"
+    if cls is Identity:
+        return name in ("gradient", "shaped_bias")
+    return cls is CrossEntropy and way == "exact"
 
 
 def parts_beside(part: str, cls: type, name: str, way: str) -> dict[str, Any] | None:
     """What to train it with; None where the method has nothing to do."""
-    gaussian = cls in (Gaussian, ConditionalGaussian)
-    if name in GAUSSIAN_ONLY:
-        if cls in (Hopfield, RestrictedHopfield):
-            return None
-        gaussian = True
-    if way == "exact" and (gaussian or cls is CrossEntropy):
+    local = local_beside(part, cls, name, way)
+    few = part in ("local", "phi", "edge", "cost", "network") and cls not in ALL_WAYS
+    if local is None or idle(part, cls, name, way):
         return None
-    if part == "solver" and (cls is not WAYS[way]["solver"] or not hasattr(cls, name)):
+    if few and way not in FEW and set(SHOWS[part][name]) & set(FEW):
         return None
-    if part == "phi":
-        phi = next(phi for phi in ACTIVATIONS.values() if type(phi) is cls)
-        if way == "exact" and not phi.pieces:
-            return None
-        if name in ("at_kinks_", "within_piece_") and phi.name != "hard_sigmoid":
-            return None
-    found: dict[str, Any] = {"phi": "leaky_relu" if way == "exact" else "tanh"}
-    found["local"] = Gaussian if gaussian else Hopfield
-    found["free_input"] = name == "input_term"
-    return found
+    exact = "relu" if local is RateHopfield else "leaky_relu"
+    found: dict[str, Any] = {"phi": exact if way == "exact" else "tanh"}
+    return found | {"local": local, "free_input": name == "input_term"}
 
 
 CASES = [
@@ -170,6 +214,7 @@ def test_no_method_is_left_out(part):
                 found |= {n for n, value in vars(base).items() if inspect.isroutine(value)}
     public = {name for name in found if not name.startswith("_")} | {"__call__"} & found
     public -= {"__call__"} if part == "edge" else set()  # what an energy of one's own calls
+    public -= {name for name in public if f"{part}.{name}" in OF_NO_NUMBER}
     assert public - OF_NO_NUMBER == set(SHOWS[part])
 
 
@@ -183,6 +228,8 @@ def test_compiled_loops_keep_off_what_is_overridden(way):
     for part, cls, name, of_way in CASES:
         if of_way == way and name not in AROUND_A_PHASE:
             how = parts_beside(part, cls, name, way) | {"dtype": torch.float32}
+            if how["local"] in PROJECTED or cls in (Conv, Identity):
+                continue  # no loops for these
             plain, loops = (
                 trained(part, cls, name, way, loops=loops, **how) for loops in (False, True)
             )
@@ -201,14 +248,20 @@ AROUND_A_PHASE = {"begin", "initialise", "feed_forward", "free_phase", "relax", 
 SOURCES = [
     *(("local", cls, name) for cls in CLASSES["local"] for name in ("value", "input_term")),
     *(("phi", cls, "__call__") for cls in CLASSES["phi"]),
-    *(("edge", cls, "forward") for cls in CLASSES["edge"]),
+    ("edge", Dense, "forward"),
     *(("cost", cls, "cost") for cls in CLASSES["cost"]),
     *(("network", cls, "energy") for cls in (Network,)),
 ]
 
 
-@pytest.mark.parametrize("local", [Gaussian, Hopfield])
-@pytest.mark.parametrize(("part", "cls", "name"), SOURCES)
+SOURCES_BESIDE = [
+    (*source, local)
+    for source in SOURCES
+    for local in ((source[1],) if source[0] == "local" else (Gaussian, Hopfield))
+]
+
+
+@pytest.mark.parametrize(("part", "cls", "name", "local"), SOURCES_BESIDE)
 def test_every_gradient_is_that_of_the_overridden_energy(part, cls, name, local):
     """State gradient, curvature, weight gradient, and the steps of Euler, by autograd."""
     mine = altered(cls, name)
@@ -225,7 +278,8 @@ def test_every_gradient_is_that_of_the_overridden_energy(part, cls, name, local)
         for _ in range(3):
             gradient = gradient_by_autograd(network, u, nudge)
             for layer in state.free:
-                u[layer] = u[layer] - 0.1 * gradient[layer]
+                domain = network.terms[layer].domain(network.phi[layer])
+                u[layer] = (u[layer] - 0.1 * gradient[layer]).clamp(*domain)
         Euler(0.1).relax(network, state, nudge, 3)
         for found, wanted in zip(state.u, u, strict=True):
             torch.testing.assert_close(found, wanted)

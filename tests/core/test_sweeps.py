@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from networks import (
-    COSTS,
     GRAPH,
     LOCALS,
     assert_close_lists,
     build,
+    chord_minus_tangent,
+    chords,
     curvature_by_autograd,
     gradient_by_autograd,
     implicit_gradient,
@@ -33,9 +34,10 @@ PIECEWISE = ["identity", "relu", "leaky_relu", "hard_sigmoid"]
 
 @each_kind
 @each_order
-@pytest.mark.parametrize("cost", [None, *sorted(COSTS)])
-@pytest.mark.parametrize("clamped", [(0,), (1,), (0, 3)], ids=str)
-@pytest.mark.parametrize("phi", ["tanh", "softplus"])
+@pytest.mark.parametrize(
+    ("cost", "clamped"), [(None, (0,)), ("squared_error", (1,)), ("cross_entropy", (0,))], ids=str
+)
+@pytest.mark.parametrize("phi", ["tanh", "leaky_relu"])
 def test_a_newton_sweep_by_autograd(kind, order, cost, clamped, phi):
     """Gradient over curvature, clipped, one group after the other."""
     network = build(LOCALS[kind](), phi, GRAPH)
@@ -48,10 +50,14 @@ def test_a_newton_sweep_by_autograd(kind, order, cost, clamped, phi):
             gradient = gradient_by_autograd(network, u, nudge)
             moves = {}
             for layer in (layer for layer in group if layer not in clamped):
-                curvature = curvature_by_autograd(network, u, layer, nudge).abs().clamp(min=least)
+                curvature = curvature_by_autograd(network, u, layer, nudge)
+                if layer and chords(network, layer):
+                    curvature += chord_minus_tangent(network, u, layer)
+                curvature = curvature.abs().clamp(min=least)
                 moves[layer] = (gradient[layer] / curvature).clamp(-clip, clip)
             for layer, move in moves.items():
-                u[layer] = u[layer] - share * move
+                domain = network.terms[layer].domain(network.phi[layer])
+                u[layer] = (u[layer] - share * move).clamp(*domain)
     solver = Sweep("newton", order, clip=clip, dt=1.6, tau=2.0)
     solver.relax(network, state, nudge, 3)
     assert_close_lists(state.u, u)

@@ -17,7 +17,7 @@ from eqprop.data import (
     MNIST,
     Dataset,
     FashionMNIST,
-    mnist,
+    files,
 )
 from eqprop.run.errors import DataError
 
@@ -36,11 +36,11 @@ full_mnist = pytest.mark.skipif(
 
 def test_mnist_values_are_the_files_values(root: Path) -> None:
     data = MNIST(root, 100, normalize=[0.1307, 0.3081]).load("cpu", torch.float64)
-    assert (data.input_size, data.n_classes, data.sample_shape) == (784, 10, (28, 28))
+    assert (data.input_size, data.n_classes, data.sample_shape) == (784, 10, (1, 28, 28))
     assert data.validation is None
     assert data.test.y.dtype == torch.int64
     assert data.test.y.tolist() == TEST[1].tolist()
-    expected = (TEST[0].reshape(10, 784) / 255 - 0.1307) / 0.3081
+    expected = (TEST[0].reshape(10, 1, 28, 28) / 255 - 0.1307) / 0.3081
     np.testing.assert_allclose(data.test.x.numpy(), expected, rtol=1e-12)
 
 
@@ -126,7 +126,7 @@ def test_download_puts_whole_files_in_place(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloads = Downloads(root / "MNIST" / "raw")
-    monkeypatch.setattr(mnist, "_torchvision", lambda name: downloads)
+    monkeypatch.setattr(files, "torchvision", lambda name: downloads)
     new = tmp_path / "new"
     assert len(MNIST(new, 10, download=True).load("cpu").train) == 30
     assert sorted(p.name for p in (new / "MNIST" / "raw").iterdir()) == sorted(NAMES)
@@ -137,7 +137,7 @@ def test_failed_download_leaves_nothing_behind(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("Error downloading x:\nTried a, got:\n<urlopen error no route>")
-    monkeypatch.setattr(mnist, "_torchvision", lambda name: Downloads(root / "MNIST/raw", error))
+    monkeypatch.setattr(files, "torchvision", lambda name: Downloads(root / "MNIST/raw", error))
     new = tmp_path / "new"
     text = error_of(MNIST(new, 10, download=True))
     assert "cannot download" in text
@@ -190,7 +190,7 @@ def test_a_download_waits_for_no_silent_server(
             super().__call__(root, train, download)
 
     asking = Asking(root / "MNIST" / "raw")
-    monkeypatch.setattr(mnist, "_torchvision", lambda name: asking)
+    monkeypatch.setattr(files, "torchvision", lambda name: asking)
     MNIST(tmp_path / "new", 10, download=True).load("cpu")
-    assert patience == [mnist.DOWNLOAD_TIMEOUT]
+    assert patience == [files.DOWNLOAD_TIMEOUT]
     assert socket.getdefaulttimeout() == before

@@ -56,7 +56,8 @@ def test_mnist5k_is_mlxtends_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(Counter(data.test.y.tolist()).values()) == {100}
     table = np.loadtxt(source, delimiter=",", dtype=np.uint8)
     sevens = table[table[:, -1] == 7, :-1]
-    np.testing.assert_allclose(data.test.x[700:800].numpy() * 255, sevens[400:], atol=1e-9)
+    found = data.test.x[700:800].flatten(1).numpy() * 255
+    np.testing.assert_allclose(found, sevens[400:], atol=1e-9)
     # and once more from the cache
     monkeypatch.setattr(mnist5k, "_parse", never)
     again = MNIST5k("", 100, validation=0.1).load("cpu", torch.float64)

@@ -149,7 +149,7 @@ def test_classes_are_counted_where_they_are_not_declared(
     big_endian = X.astype(">f4")
     monkeypatch.setattr(Own, "raw", (big_endian, Y, big_endian, Y), raising=False)
     data = Own("", 2).load("cpu")
-    assert (data.n_classes, data.input_size, data.sample_shape) == (3, 4, (2, 2))
+    assert (data.n_classes, data.input_size, data.sample_shape) == (3, 4, (1, 2, 2))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -9,13 +10,12 @@ import statistics
 from pathlib import Path
 
 import pytest
-from made_runs import make_run, make_sweep, write_rows
+from made_runs import add_details, make_run, make_sweep, write_rows
 
 from eqprop.report import charts, curves
-from eqprop.report.finding import find_runs
-from eqprop.report.points import differing, own_overrides, points_of
+from eqprop.report.runs import differing, find_runs, own_overrides, points_of
 from eqprop.run.errors import UserError
-from eqprop.run.lock import take_lock
+from eqprop.run.folder import take_lock
 from eqprop.run.reading import Run, read_rows, read_run
 from eqprop.sweep.job import Outcome, record_end
 
@@ -129,16 +129,15 @@ def test_runs_anywhere_below(tmp_path: Path) -> None:
         make_run(tmp_path / name)
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "b" / "9-x")
-    runs, problems = find_runs(tmp_path)
+    runs = find_runs(tmp_path)
     found = [os.path.relpath(os.path.realpath(run.folder), tmp_path) for run in runs]
     assert sorted(found) == ["a/deep/er", "b/10-x", "b/9-x"]
-    assert problems == []
 
 
 def test_the_tenth_job_comes_after_the_ninth(tmp_path: Path) -> None:
     for name in ("10-x", "9-x", "a"):
         make_run(tmp_path / name)
-    assert [run.folder.name for run in find_runs(tmp_path)[0]] == ["9-x", "10-x", "a"]
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["9-x", "10-x", "a"]
 
 
 @pytest.mark.parametrize("what", ["empty", "missing", "file"])
@@ -174,7 +173,7 @@ def test_what_a_sweep_recorded_of_its_jobs(tmp_path: Path) -> None:
     for name, reason in (("0-killed", "killed by SIGKILL"), ("1-never", "lr: abc is no number")):
         (tmp_path / name).mkdir(exist_ok=True)
         record_end(tmp_path / name, Outcome("failed", None, reason, 1), words)
-    found = {run.folder.name: run for run in find_runs(tmp_path)[0]}
+    found = {run.folder.name: run for run in find_runs(tmp_path)}
     assert {name: (run.state, run.failure) for name, run in found.items()} == {
         "0-killed": ("failed", "killed by SIGKILL"),
         "1-never": ("failed", "lr: abc is no number"),
@@ -195,7 +194,7 @@ def test_secrets_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_repeats_are_runs_that_differ_in_the_seed(tmp_path: Path) -> None:
-    runs, _ = find_runs(make_sweep(tmp_path))
+    runs = find_runs(make_sweep(tmp_path))
     points = points_of(runs)
     assert len(points) == 11
     for point in points:
@@ -256,15 +255,51 @@ def test_one_run_has_related_metrics_in_one_chart(tmp_path: Path) -> None:
     assert once == ["accuracy/test"]
 
 
-def test_relaxations_that_are_strange_are_left_out(tmp_path: Path) -> None:
-    good = {"epoch": 1, "step": 5, "phase": "free", "energy": [3, math.nan, 1], "residual": [1]}
-    odd = [{"epoch": 2}, {"energy": "x"}, {"energy": [], "residual": None}]
-    write_rows(tmp_path / "curves.jsonl", [good, *odd])
-    ((title, figure),) = charts.relaxations(read_run(tmp_path))
-    assert title == "energy, free phase"
+def test_relaxations(tmp_path: Path) -> None:
+    row = {
+        "epoch": 1,
+        "step": 5,
+        "phase": "free",
+        "energy": [3, math.nan, 1],
+        "residual": [2, 1, 0],
+    }
+    write_rows(tmp_path / "curves.jsonl", [row])
+    (title, figure), (other, _) = charts.relaxations(read_run(tmp_path))
+    assert (title, other) == ("energy, free phase", "residual, free phase")
     (trace,) = figure["data"]
     assert (trace["x"], trace["y"], trace["name"]) == ([0, 1, 2], [3, None, 1], "epoch 1, step 5")
     json.dumps(figure, allow_nan=False)
+
+
+def test_pictures_are_those_of_a_run_and_no_other_files(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    add_details(folder)
+    whole = (folder / "pictures/filters/1.png").read_bytes()
+    (folder / "pictures/states/1.png").write_bytes(b"<svg onload=alert(1)>")
+    (folder / "pictures/states/2.png").write_bytes(whole + bytes(2_000_000))
+    run = read_run(folder)
+    ((title, address),) = charts.pictures(run)
+    assert title == "filters, layer 1"
+    assert base64.b64decode(address.removeprefix("data:image/png;base64,")) == whole
+    assert run.problems == [
+        "1.png: is no PNG picture of a run",
+        "2.png: is no PNG picture of a run",
+    ]
+
+
+def test_layers_have_charts_of_their_own(tmp_path: Path) -> None:
+    names = ("energy/free", "energy/layer/1", "energy/layer/2", "saturation/1", "saturation/2",
+             "relaxation/free_residual", "relaxation/free_residual/1")  # fmt: skip
+    rows = [{"step": step, "epoch": 1, **dict.fromkeys(names, 1.0)} for step in (1, 2)]
+    write_rows(tmp_path / "metrics.jsonl", rows)
+    found, _ = curves.charts_of([read_run(tmp_path)])
+    assert {chart.title: list(chart.curves) for chart in found} == {
+        "energy": ["energy/free"],
+        "energy/layer": ["energy/layer/1", "energy/layer/2"],
+        "relaxation residual": ["relaxation/free_residual"],
+        "relaxation/free_residual": ["relaxation/free_residual/1"],
+        "saturation": ["saturation/1", "saturation/2"],
+    }
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], [1e-4, 1, 10], ["a", None, "a"], [True, "x", 2]])

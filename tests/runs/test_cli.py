@@ -127,7 +127,7 @@ def test_hydra_s_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("optimizer=ad", {"optimizer=adagrad", "optimizer=adam"}),
+        ("optimizer=ad", {"optimizer=adagrad", "optimizer=adam", "optimizer=adamw"}),
         ("trainer.ep", {"trainer.epochs="}),
     ],
 )

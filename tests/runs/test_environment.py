@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from running import git, python
+from running import QUICK, git, python, train
 
 from eqprop.run import environment
 from eqprop.run.folder import RunFolder
@@ -44,6 +45,40 @@ def test_torch_is_not_imported() -> None:
     process = python(code)
     process.communicate()
     assert process.returncode == 0
+
+
+def test_gpus_are_those_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(name="One", total_memory=8)
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: 2, get_device_properties=lambda number: gpu
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert environment.hardware()["gpus"] == [{"name": "One", "memory_bytes": 8}] * 2
+
+
+LATE = """
+from eqprop.cli import build, main
+from eqprop.run import environment
+
+seen, build_session = [], build.build_session
+
+
+def torch_is_loaded(*arguments):
+    seen.append("a GPU")
+    return build_session(*arguments)
+
+
+build.build_session = torch_is_loaded
+environment.hardware = lambda: {"cpu": None, "gpus": list(seen)}
+main.run()
+"""
+
+
+def test_gpus_are_recorded_although_torch_is_loaded_late(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    ran = train(*QUICK, cwd=tmp_path, script=tmp_path / "late.py").succeeded()
+    found = json.loads((ran.folder / "environment.json").read_text())
+    assert (found["hardware"]["gpus"], found["command"][1]) == (["a GPU"], QUICK[0])
 
 
 def test_git_commit_and_diff(repository: Path) -> None:

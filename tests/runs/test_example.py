@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from running import ROOT, Ran, train
+from running import QUICK, ROOT, Ran, train
 
 DIGITS = ("dataset=digits", "tracking=none", "trainer.epochs=8", "optimizer.lr=1e-2", "seed=1")
 PARTS = {
@@ -53,3 +53,45 @@ def test_a_wrong_key_is_one_line(part: str, tmp_path: Path) -> None:
     assert ran.code == 2
     assert TOLD[part] in ran.error
     assert not ran.folders
+
+
+SOLVER = '''
+from typing import Annotated
+
+from annotated_types import Gt, Lt
+from typing_extensions import Doc
+
+from eqprop.relaxation import Euler
+
+
+class Slow(Euler):
+    """Euler, slowed down."""
+
+    def __init__(self, share: Annotated[float, Gt(0), Lt(1), Doc("of a step")] = 0.5, **options):
+        super().__init__(**options)
+        if share == 0.25:
+            raise ValueError("share must not be a quarter")
+        self.dt *= share
+'''
+
+
+def test_a_solver_of_one_s_own_is_a_class_and_an_option(tmp_path: Path) -> None:
+    (tmp_path / "my_lab.py").write_text(SOLVER)
+    option = tmp_path / "conf" / "dynamics" / "slow.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: my_lab.Slow\nshare: 0.5\nn_relax: 5\n")
+    command = ("--config-dir=conf", *QUICK, "dynamics=slow")
+    for override, words in {
+        "dynamics.share=1": "dynamics.share=1: number > 0 < 1",
+        "dynamics.n_relax=0": "dynamics.n_relax=0: whole number >= 1",
+        "dynamics.shrae=1": "dynamics.shrae=1: did you mean dynamics.share?",
+        "+dynamics.n_nuged=1": "dynamics.n_nuged=1: did you mean dynamics.n_nudged?",
+        "+dynamics.adaptive=1": "dynamics.adaptive=1: true false",
+    }.items():
+        ran = train(*command, override, cwd=tmp_path)
+        assert ran.code == 2
+        assert all(word in ran.error for word in words.split())
+        assert not (tmp_path / "outputs").exists()
+    refused = train(*command, "dynamics.share=0.25", cwd=tmp_path)
+    assert (refused.code, "share must not be a quarter" in refused.error) == (2, True)
+    train(*command, cwd=tmp_path).succeeded()

@@ -11,7 +11,7 @@ import pytest
 from interrupted import RUN, alone, before_step, with_code
 from running import QUICK, rows, status, train, untimed
 
-from eqprop.cli.failures import describe
+from eqprop.cli.command import describe
 from eqprop.run.folder import RunFolder, is_alive
 
 

@@ -14,7 +14,7 @@ from running import QUICK, environment, status, train
 
 from eqprop.run.errors import RunError
 from eqprop.run.folder import is_alive
-from eqprop.tracking import JsonlTracker, RunInfo
+from eqprop.tracking import LocalFiles, RunInfo
 
 Mount = Callable[[Path, str], None]
 
@@ -75,15 +75,15 @@ def test_a_disk_full_at_the_metrics(tmp_path: Path) -> None:
     command = (*RUN, "hydra.run.dir=a")
     ran = with_code(
         # the file that a row is written to is full for a while
-        "from eqprop.tracking import jsonl\n"
-        "log = jsonl.JsonlTracker.log\n"
+        "from eqprop.tracking import local\n"
+        "log = local.LocalFiles.log\n"
         "def logging(self, row):\n"
         "    if row['step'] == 20:\n"
-        "        self._file.write('{\"step\": 2')\n"
-        "        self._file.close()\n"
-        "        self._file = open('/dev/full', 'w')\n"
+        "        self._rows.write('{\"step\": 2')\n"
+        "        self._rows.close()\n"
+        "        self._rows = open('/dev/full', 'w')\n"
         "    log(self, row)\n"
-        "jsonl.JsonlTracker.log = logging\n",
+        "local.LocalFiles.log = logging\n",
         *command,
         cwd=tmp_path,
     )
@@ -202,7 +202,7 @@ def test_a_disk_of_any_size(size: int, tmp_path: Path, mount: Mount) -> None:
 
 def test_a_row_that_cannot_be_written_ends_the_run_at_once(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    tracker = JsonlTracker()
+    tracker = LocalFiles()
     tracker.start(RunInfo("id", "name", "project", tmp_path, tmp_path))
     with pytest.raises(RunError, match=r"metrics.jsonl: No space left on device; free the disk"):
         tracker.log({"step": 1, "epoch": 1})

@@ -16,8 +16,7 @@ from eqprop.cli.console import show_result
 from eqprop.relaxation import Anderson, Euler
 from eqprop.run.errors import ConfigError
 from eqprop.tracking import Trackers
-from eqprop.training.evaluation import evaluate
-from eqprop.training.session import Position
+from eqprop.training.session import Position, evaluate
 
 
 @pytest.mark.parametrize("batches", [0, 1])
@@ -30,7 +29,7 @@ def test_a_run_that_is_told_to_end_before_it_stands_is_evaluated(batches: int) -
     assert (row["accuracy/test"], row["energy/test"]) == evaluate(session, session.data.test)
     assert (row["step"], row["epoch"]) == (9 + batches, 3 + batches)
     assert session.data.validation is not None
-    assert session.objective == evaluate(session, session.data.validation)[0]
+    assert session.best[session.objective_name] == evaluate(session, session.data.validation)[0]
 
 
 def test_such_a_run_ends_well(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class HalfStep(Euler):
     """Half of each step, the other half never."""
 
     def step(self, network, state, nudge):
-        before = state.copy()
+        before = state.copy().u
         super().step(network, state, nudge)
         for layer in state.free:
             state.u[layer].add_(before[layer]).mul_(0.5)
@@ -99,7 +99,7 @@ def test_local_terms_alone_are_the_closed_forms(solver: str, mine: Path) -> None
 def test_an_energy_as_a_whole_is_its_local_terms(mine: Path) -> None:
     whole = run("model._target_=mine.Whole", *EULER, cwd=mine, name="whole")
     terms = run("model._target_=mine.Terms", *EULER, cwd=mine, name="terms")
-    agree(whole, terms)
+    agree(whole, terms, but=("energy/layer/",))  # of a whole energy no layer's part is known
 
 
 OVERRIDES = {
@@ -133,7 +133,7 @@ def test_a_cost_that_is_overridden_is_what_nudges(mine: Path) -> None:
     full = run(
         *(*EULER, "estimator.beta=0.25", "optimizer=sgd", "optimizer.lr=0.1"), cwd=mine, name="full"
     )
-    agree(half, full, but=("cost/", "gradient_norm/"))
+    agree(half, full, but=("cost/", "gradient_norm/", "learning_rate"))
     assert told(half, "HalfCost") == 1
     assert told(full, "SquaredError") == 0
 

@@ -17,12 +17,18 @@ PARAMETERS = ("W.0.weight", "W.0.bias", "W.1.weight", "W.1.bias")
 STEP_KEYS = {
     "step",
     "epoch",
+    "learning_rate",
     *(f"energy/{which}" for which in ("free", "nudged", "difference")),
     *(f"cost/{phase}" for phase in ("free", "nudged")),
     *(
         f"relaxation/{phase}_{what}"
         for phase in ("free", "nudged")
         for what in ("steps", "residual")
+    ),
+    *(
+        f"{what}/{layer}"
+        for what in ("energy/layer", "saturation", "relaxation/nudged_residual")
+        for layer in (1, 2)
     ),
     *(f"{what}_norm/{name}" for what in ("gradient", "weight") for name in PARAMETERS),
 }
@@ -51,7 +57,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_folder(ran: Ran) -> None:
     names = {"metrics.jsonl", "status.json", "environment.json", "run.log", "checkpoints", ".hydra"}
-    names |= {"curves.jsonl", "evaluation.json"}
+    names |= {"curves.jsonl", "evaluation.json", "pictures"}
     assert {path.name for path in ran.folder.iterdir()} - {".lock"} == names
     outputs = ran.cwd / "outputs"
     date, name = ran.folder.relative_to(outputs).parts
@@ -90,6 +96,8 @@ def test_the_metrics_agree_with_each_other(ran: Ran) -> None:
         if "energy/free" in row:
             difference = row["energy/nudged"] - row["energy/free"]
             assert row["energy/difference"] == pytest.approx(difference)
+            layers = row["energy/layer/1"] + row["energy/layer/2"]
+            assert layers == pytest.approx(row["energy/nudged"])
             assert row["energy/free"] == row["relaxation/free_steps"] == 0  # a feed-forward pass
             assert row["relaxation/nudged_steps"] == (dynamics["n_nudged"] or Newton().n_nudged)
             assert row["cost/nudged"] < row["cost/free"]

@@ -65,6 +65,15 @@ def test_the_bar_as_one_wants_it(terminal: bool, tmp_path: Path) -> None:
     assert "epoch 1/1  train" in ran.out
 
 
+def test_the_table_of_layers_goes_into_a_pipe_and_the_log(tmp_path: Path) -> None:
+    ran = train(*QUICK, "trainer.summary=true", cwd=tmp_path).succeeded()
+    table = ran.out.partition("epoch 1/1")[0].splitlines()
+    assert [line.split()[0] for line in table[-5:]] == ["layer", "0", "1", "2", "total"]
+    assert "\x1b" not in ran.out
+    logged = (ran.folder / "run.log").read_text()
+    assert all(f": {line}\n" in logged for line in table)
+
+
 @contextlib.contextmanager
 def running(*overrides: str, cwd: Path, cold: bool = False) -> Iterator[tuple[Process, IO[bytes]]]:
     """A run that goes on, and the file that all it says goes to; killed in the end."""
@@ -135,16 +144,6 @@ def test_a_reader_that_has_had_enough(tmp_path: Path) -> None:
     (folder,) = (path.parent for path in tmp_path.rglob("status.json"))
     assert status(folder)["state"] == "done"
     assert len((folder / "run.log").read_text().splitlines()) == 30
-
-
-def test_nothing_to_read_from(tmp_path: Path) -> None:
-    """Standard input closed, as a scheduler may start it."""
-    script = tmp_path / "closed.py"
-    script.write_text(
-        "import os, sys\nfrom eqprop.cli.main import run\n\nos.close(0)\nsys.stdin = None\nrun()\n"
-    )
-    ran = train(*QUICK[:3], cwd=tmp_path, script=script, cold=True).succeeded()
-    assert ran.status["state"] == "done"
 
 
 def test_a_poor_environment(tmp_path: Path) -> None:

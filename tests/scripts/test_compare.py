@@ -13,8 +13,6 @@ import pytest
 from made_runs import make_run
 from scripting import SCRIPTS
 
-from eqprop.report.compare import blocks
-
 
 def compare(*arguments: object, status: int = 0) -> str:
     """What it prints, not on a terminal; where it should fail, its only line of error."""
@@ -127,7 +125,3 @@ def test_on_a_terminal_every_run_is_shown(columns: int, tmp_path: Path) -> None:
     for i in range(7):
         assert f"{0.001 * (i + 1):.6g}" in " ".join(lines).split()
         assert any(f"run-{i}" in line for line in lines)
-
-
-def test_columns_in_groups_that_fit() -> None:
-    assert blocks([7, 3, 3, 3, 9, 1, 20, 2], 9) == [[1, 2, 3], [4], [5], [6], [7]]

@@ -132,7 +132,7 @@ def test_measuring_changes_no_step(kind: str, phi: str, cost: str, phase: str) -
     for solver in solvers_of(session).values():
         with batch.held(network):
             curve_of(network, solver, batch, phase, 4, 0.0)
-            measured = state.copy()
+            measured = state.copy().u
             state.restore(start)
             solver.relax(network, state, nudge, 4)
         for layer, other in zip(state.u, measured, strict=True):

@@ -44,7 +44,7 @@ def state_of(number: str) -> str:
 def number_of(handle: Handle) -> str:
     """Slurm's number of a job."""
     assert isinstance(handle, SlurmJob)
-    return handle.number
+    return str(handle.submitted.job_id)
 
 
 def steps_of(number: str) -> list[str]:

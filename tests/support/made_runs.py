@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 CONFIG = """\
 seed: {seed}
 name: null
@@ -21,6 +24,7 @@ model: {{_target_: eqprop.ConditionalGaussian, hidden: [1000], activation: sigmo
 dataset: {{_target_: eqprop.data.Digits, batch_size: 100}}
 trainer: {{epochs: {epochs}}}
 """
+PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 SETTINGS = {"seed": 1, "lr": 0.001, "beta": 1.0, "solver": "eqprop.relaxation.Euler", "epochs": 5}
 
 
@@ -88,6 +92,9 @@ def add_details(folder: Path) -> None:
     found: Mapping[str, Any] = {"confusion": confusion, "classes": [str(i) for i in range(10)],
                                 "mistakes": mistakes}  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(found))
+    for name in ("filters", "states"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        Image.fromarray(PIXELS).save(folder / "pictures" / name / "1.png")
 
 
 def make_sweep(top: Path) -> Path:

@@ -19,7 +19,10 @@ from eqprop.config.explain import describe
 from eqprop.config.signature import component_type
 from eqprop.config.targets import locate
 
-COMPONENTS = ("model", "cost", "optimizer", "dataset", "dynamics", "estimator", "tracking")
+COMPONENTS = (
+    *("model", "cost", "optimizer", "scheduler"),
+    *("dataset", "dynamics", "estimator", "tracking"),
+)
 FILES = [path for group in COMPONENTS for path in sorted((conf_dir() / group).glob("*"))]
 _ARTICLE = re.compile(r"(?<!each )\ba (?=whole|number|list|path|mapping)")
 _LINE = re.compile(r"( *)(\w+): *([^#]*?) *(#.*)?$")
@@ -32,6 +35,9 @@ def parts(path: Path) -> Iterator[tuple[type[BaseModel], Mapping[str, Any]]]:
     content.pop("defaults", None)
     if group != "tracking":
         yield component_type(group, locate(content["_target_"])), content
+        for key, part in content.items():
+            if isinstance(part, Mapping) and "_target_" in part:
+                yield component_type(f"{group}.{key}", locate(part["_target_"])), part
     else:
         for tracker in (content.get("trackers") or {}).values():
             yield component_type("tracking.trackers", locate(tracker["_target_"])), tracker
@@ -43,7 +49,8 @@ def keys(kind: type[BaseModel]) -> dict[str, str]:
     for name, field in kind.model_fields.items():
         docs = [extra.documentation for extra in field.metadata if isinstance(extra, Doc)]
         allowed = field.description or describe(field.annotation, field.metadata)
-        found[field.alias or name] = ": ".join([_ARTICLE.sub("", allowed), *docs[:1]])
+        words = [] if allowed == "a value" and docs else [_ARTICLE.sub("", allowed)]
+        found[field.alias or name] = ": ".join([*words, *docs[:1]])
     return found
 
 
@@ -55,7 +62,7 @@ def rendered(path: Path) -> str:
     for line in path.read_text().splitlines():
         match = _LINE.match(line)
         known = match is not None and match[2] in comments
-        code = f"{match[1]}{match[2]}: {match[3]}" if match and known else line
+        code = f"{match[1]}{match[2]}: {match[3]}".rstrip() if match and known else line
         lines.append((code, f"  # {comments[match[2]]}" if match and known else ""))
     width = max([len(code) for code, comment in lines if comment and len(code) < 26], default=0)
     return "".join(f"{code.ljust(width * bool(comment))}{comment}\n" for code, comment in lines)

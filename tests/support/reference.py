@@ -30,6 +30,7 @@ PHI: dict[str, Phi] = {
     "hard_sigmoid": hard_sigmoid,
     "tanh": torch.tanh,
     "relu": torch.relu,
+    "relu6": lambda u: torch.where((u >= 0) & (u <= 6), u, 6.0 * (u > 6).to(u.dtype)),
     "leaky_relu": lambda u: F.leaky_relu(u, 0.05),
     "softplus": F.softplus,
 }

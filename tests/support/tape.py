@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eqprop.training.step import Backend, Stepped
+from eqprop.training.step import CudaGraphs, Stepped
 
 aten = torch.ops.aten
 WAITS = {
@@ -74,7 +74,7 @@ class _Recorder(Refusing):
             storage.copy_(held)
 
 
-class Tape(Backend):
+class Tape(CudaGraphs):
     """Counts what it did: ``warmed`` steps, ``captured`` ones, ``replayed`` ones."""
 
     def __init__(self) -> None:

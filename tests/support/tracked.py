@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eqprop.tracking import RunInfo, Tracker
-from eqprop.tracking.items import ConfusionMatrix, Curve, Mistake, Mistakes
+from eqprop.tracking.base import ConfusionMatrix, Curve, Mistake, Mistakes, Picture
 
 PACKAGE = Path(__file__).parents[2]
 ROWS = [
@@ -28,6 +28,7 @@ CURVES = [
     for phase in ("free", "nudged")
 ]
 PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+PICTURE = Picture(PIXELS)
 MATRIX = ConfusionMatrix(((3, 1), (2, 4)), ("cat", "dog"))
 MISTAKES = Mistakes(
     (Mistake(5, 0, 1, 0.75, 0.25, 2.5, PIXELS), Mistake(6, 1, 0, 0.6, 0.4, 1.5, PIXELS)),
@@ -110,11 +111,11 @@ def records(file: Path) -> list[dict[str, Any]]:
 SCRIPT = """
 import logging, sys
 from pathlib import Path
-from eqprop.tracking import JsonlTracker, RunInfo, Trackers, WandbTracker
+from eqprop.tracking import LocalFiles, RunInfo, Trackers, WandbTracker
 logging.basicConfig(format="%(message)s")
 outputs = Path(sys.argv[1])
 def record(name, meddle=lambda: None):
-    trackers = Trackers([JsonlTracker(), WandbTracker(*sys.argv[2:3])])
+    trackers = Trackers([LocalFiles(), WandbTracker(*sys.argv[2:3])])
     folder = outputs / name
     folder.mkdir(parents=True)
     trackers.start(RunInfo(name, name, "eqprop", folder, outputs))

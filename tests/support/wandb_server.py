@@ -131,6 +131,9 @@ class WandbServer:
             "wandbConfig": json.dumps({"t": 1}),
         }
 
+    def _on_ArtifactType(self, _: Any) -> Any:
+        return {"project": {"artifact": None}}
+
     def _on_CreateRunFiles(self, given: Any) -> Any:
         files = [
             {"name": name, "uploadUrl": self._upload_url("run", given["run"], name)["uploadUrl"]}

@@ -9,16 +9,15 @@ from hydra.types import RunMode
 from jobs import drive, hanging, job, wait
 
 from eqprop.config.compose import Composer
-from eqprop.sweep import launchers
-from eqprop.sweep.launchers import gpus_for
+from eqprop.sweep import start
 from eqprop.sweep.process import VISIBLE, LocalLauncher
-from eqprop.sweep.start import run_sweep
+from eqprop.sweep.start import gpus_for, run_sweep
 
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine of two GPUs, all of them visible."""
-    monkeypatch.setattr(launchers, "gpu_count", lambda: 2)
+    monkeypatch.setattr(start, "gpu_count", lambda: 2)
     monkeypatch.delenv(VISIBLE, raising=False)
     return monkeypatch
 
@@ -27,14 +26,14 @@ def test_what_there_is_to_divide(two: pytest.MonkeyPatch) -> None:
     assert gpus_for("auto", 2, []) == gpus_for("cuda", 3, ["device=cuda"]) == ("0", "1")
     assert gpus_for("cpu", 2, []) == gpus_for("auto", 1, []) == ()
     assert gpus_for("auto", 2, ["device.index=1"]) == gpus_for("auto", 2, ["device.index"]) == ()
-    two.setattr(launchers, "gpu_count", lambda: 1)
+    two.setattr(start, "gpu_count", lambda: 1)
     assert gpus_for("auto", 2, []) == ()
 
 
 def test_what_is_visible_is_respected(two: pytest.MonkeyPatch) -> None:
     two.setenv(VISIBLE, "3, GPU-5a")
     assert gpus_for("auto", 2, []) == ("3", "GPU-5a")
-    two.setattr(launchers, "gpu_count", lambda: 0)
+    two.setattr(start, "gpu_count", lambda: 0)
     assert gpus_for("auto", 2, []) == ()
 
 
@@ -48,7 +47,7 @@ def test_a_sweep_asks_for_it(
             given.append(gpus)
             raise KeyboardInterrupt
 
-    two.setattr(launchers, "LocalLauncher", Noting)
+    two.setattr(start, "LocalLauncher", Noting)
     composer = Composer()
     for words in ([], ["device=cpu"], ["device.index=0,1"]):
         more = ("sweep.jobs=2", "seed=1,2", f"hydra.sweep.dir={tmp_path}")

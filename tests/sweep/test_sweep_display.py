@@ -19,14 +19,13 @@ ENDS = {
 
 
 def show(live: bool) -> None:
-    display = Display(total=3, live=live)
     jobs = [Job(number, f"lr={number}", Path(f"/runs/{number}"), (), "", {}) for number in ENDS]
-    for job in jobs:
-        display.started(job)
-        display.moved(job, 3, 0.75)
-    for job in jobs:
-        display.ended(job, ENDS[job.number])
-    display.close()
+    with Display(total=3, live=live) as display:
+        for job in jobs:
+            display.started(job)
+            display.moved(job, 3, 0.75)
+        for job in jobs:
+            display.ended(job, ENDS[job.number])
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tracked import ROWS, Recorder, drive, run_in
 
 from eqprop.run.errors import RunError
-from eqprop.tracking import JsonlTracker, RunInfo, Trackers
+from eqprop.tracking import LocalFiles, RunInfo, Trackers
 
 
 @pytest.fixture
@@ -48,14 +48,6 @@ def test_a_failing_tracker_costs_one_warning(
     assert trackers.locations() == ["look at me"]
 
 
-def test_failing_to_let_go_changes_nothing(run: RunInfo) -> None:
-    failing = Recorder("abandon")
-    trackers = Trackers([failing])
-    trackers.abandon()
-    assert trackers.active == []
-    assert trackers.location() is None
-
-
 def test_ctrl_c_is_not_a_failing_tracker(run: RunInfo) -> None:
     with pytest.raises(KeyboardInterrupt):
         drive(Trackers([Recorder("log", KeyboardInterrupt())]), run)
@@ -65,7 +57,7 @@ def test_ctrl_c_is_not_a_failing_tracker(run: RunInfo) -> None:
 
 
 def test_jsonl_is_what_was_logged(run: RunInfo) -> None:
-    tracker = JsonlTracker()
+    tracker = LocalFiles()
     drive(tracker, run)
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == ROWS
@@ -73,7 +65,7 @@ def test_jsonl_is_what_was_logged(run: RunInfo) -> None:
 
 
 def test_jsonl_is_flushed_row_by_row(run: RunInfo) -> None:
-    tracker = JsonlTracker()
+    tracker = LocalFiles()
     tracker.start(run)
     for n, row in enumerate(ROWS, 1):
         tracker.log(row)
@@ -82,7 +74,7 @@ def test_jsonl_is_flushed_row_by_row(run: RunInfo) -> None:
 
 
 def test_jsonl_is_strict_json(run: RunInfo) -> None:
-    tracker = JsonlTracker()
+    tracker = LocalFiles()
     tracker.start(run)
     tracker.log({"step": np.int64(3), "a": float("nan"), "b": -float("inf"), "c": np.float32(0.5)})
     tracker.finish({}, "done")
@@ -98,14 +90,14 @@ def test_jsonl_is_strict_json(run: RunInfo) -> None:
 def test_jsonl_that_cannot_be_written_ends_the_run(run: RunInfo) -> None:
     (run.folder / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl"):
-        drive(Trackers([JsonlTracker()]), run)
+        drive(Trackers([LocalFiles()]), run)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_jsonl_on_a_full_disk_ends_the_run(run: RunInfo) -> None:
     (run.folder / "metrics.jsonl").symlink_to("/dev/full")
-    tracker = JsonlTracker()
+    tracker = LocalFiles()
     with pytest.raises(RunError, match="No space left"):
         drive(Trackers([tracker]), run)
     with contextlib.suppress(RunError):
-        tracker.abandon()
+        tracker.finish({}, "failed")

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tracked import CURVES, MATRIX, MISTAKES, Recorder, run_in
+from PIL import Image
+from tracked import CURVES, MATRIX, MISTAKES, PICTURE, PIXELS, Recorder, run_in
 
+from eqprop.run.errors import RunError
 from eqprop.tracking import LocalFiles, RunInfo, Trackers
+from eqprop.tracking.base import Picture
 from eqprop.tracking.local import read_curves
 
 
@@ -84,6 +87,18 @@ def test_the_evaluation_is_one_object(run: RunInfo) -> None:
     assert len(found["mistakes"]) == 2
 
 
+def test_the_newest_picture_is_a_file(run: RunInfo) -> None:
+    colours = np.stack([PIXELS, 2 * PIXELS, 255 - PIXELS], 2)
+    tracker = LocalFiles()
+    tracker.start(run)
+    for name, picture in (("a/1", Picture(colours)), ("a/1", PICTURE), ("b/2", Picture(colours))):
+        tracker.show(name, picture, 3)
+    tracker.finish({}, "done")
+    grey, colourful = (Image.open(run.folder / f"pictures/{name}.png") for name in ("a/1", "b/2"))
+    assert np.array_equal(np.asarray(grey), PIXELS)
+    assert np.array_equal(np.asarray(colourful), colours)
+
+
 def test_what_is_not_finite_is_null(run: RunInfo) -> None:
     shown(run, dataclasses.replace(CURVES[0], energy=(1.0, math.nan), residual=(math.inf, 0.5)))
 
@@ -110,15 +125,14 @@ def test_resumed_it_forgets_what_comes_again(run: RunInfo) -> None:
 
 def test_what_it_does_not_know_is_ignored(run: RunInfo) -> None:
     shown(run, object())
-    assert list(run.folder.iterdir()) == []
+    assert [path.name for path in run.folder.iterdir()] == ["metrics.jsonl"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_costs_a_warning(run: RunInfo, caplog: pytest.LogCaptureFixture) -> None:
+def test_curves_on_a_full_disk_end_the_run(run: RunInfo) -> None:
     (run.folder / "curves.jsonl").symlink_to("/dev/full")
     trackers = Trackers([LocalFiles()])
     trackers.start(run)
-    for curve in CURVES:
-        trackers.show("curves/free", curve, curve.step)
-    (record,) = caplog.records
-    assert "No space left" in record.getMessage()
+    with pytest.raises(RunError, match=r"curves.jsonl: No space left"):
+        trackers.show("curves/free", CURVES[0], 1)
+    trackers.finish({}, "failed")

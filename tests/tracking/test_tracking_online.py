@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from tracked import PACKAGE, SCRIPT, recorded, script, summary_of
 
-from eqprop.tracking import WandbTracker
 from eqprop.tracking import wandb as wandb_module
 
 
@@ -83,11 +82,6 @@ def test_online_refused_by_the_server_is_offline_with_one_warning(tmp_path: Path
     assert summary_of(recorded(tmp_path / "out", "run"))["state"] == "finished"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert [path for path in files if key.encode() in path.read_bytes()] == []
-
-
-def test_an_unknown_mode() -> None:
-    with pytest.raises(ValueError, match="offline or online"):
-        WandbTracker("on")  # type: ignore[arg-type]
 
 
 def test_wandb_is_imported_only_when_a_run_starts() -> None:

@@ -26,6 +26,8 @@ NAMES = {
     *("energy/free", "energy/nudged", "energy/difference", "energy/test"),
     *("cost/free", "cost/nudged", "relaxation/free_steps", "relaxation/free_residual"),
     *("relaxation/nudged_steps", "relaxation/nudged_residual"),
+    *(f"{kind}/{layer}" for layer in (1, 2)
+      for kind in ("energy/layer", "saturation", "relaxation/nudged_residual")),
     *(f"{kind}_norm/W.{i}.{part}" for kind in ("gradient", "weight")
       for i in (0, 1) for part in ("weight", "bias")),
     *("time/train_s", "time/eval_s", "throughput/examples_per_s"),
@@ -167,13 +169,10 @@ def test_wandb_has_the_checkpoints(ran: Ran, offline: list[dict[str, Any]]) -> N
         assert kept.read_bytes() == original.read_bytes()
 
 
-def test_wandb_knows_the_command_and_the_code(ran: Ran, offline: list[dict[str, Any]]) -> None:
+def test_wandb_knows_the_command(ran: Ran, offline: list[dict[str, Any]]) -> None:
     (environment,) = (r["environment"] for r in offline if "args" in r.get("environment", {}))
     assert environment["args"] == [*RUN, BOTH]
     assert environment["program"].endswith("scripts/train.py")
-    summary = summary_of(wandb_files(ran)[0])["summary"]
-    assert "dataset=digits" in summary["command"]
-    assert summary["eqprop"].count(".") == 2
 
 
 def test_checkpoints_can_be_left_out(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tracked import ROWS, SCRIPT, drive, recorded, records, run_in, script, summary_of
 
-from eqprop.tracking import JsonlTracker, RunInfo, Trackers, WandbTracker
+from eqprop.tracking import LocalFiles, RunInfo, Trackers, WandbTracker
 
 
 @pytest.fixture
@@ -73,12 +73,11 @@ def test_wandb_runs_of_one_process_lie_side_by_side(
     run: RunInfo, wandb: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.outputs.parent)
-    ids = ["first", "second", "-odd/../näme: 3?"]
-    for run_id in ids:
-        tracker = WandbTracker()
-        drive(tracker, RunInfo(run_id, "n", "eqprop", run.folder, run.outputs, tags=("x" * 99,)))
+    for run_id in ["first", "second"]:
+        tracker, outputs = WandbTracker(), Path("outputs")
+        drive(tracker, RunInfo(run_id, "n", "eqprop", run.folder, outputs, tags=("x" * 64,)))
         assert tracker.location() == "wandb leet outputs/wandb"
-    for run_id in ["first", "second", "odd-..-n-me-3"]:
+    for run_id in ["first", "second"]:
         assert summary_of(recorded(run.outputs, run_id))["state"] == "finished"
 
 
@@ -184,6 +183,6 @@ def test_an_output_folder_that_wandb_cannot_write(
     run: RunInfo, caplog: pytest.LogCaptureFixture
 ) -> None:
     (run.outputs / "wandb").write_text("a file")
-    drive(Trackers([JsonlTracker(), WandbTracker()]), run)
+    drive(Trackers([LocalFiles(), WandbTracker()]), run)
     assert len(caplog.records) == 1
     assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == len(ROWS)

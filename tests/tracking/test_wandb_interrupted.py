@@ -43,14 +43,12 @@ def stopped(step: int, *arguments: str, cwd: Path, server: WandbServer, how: str
     return with_code(code, *arguments, cwd=cwd, env=server.variables)
 
 
-@pytest.mark.parametrize("step", [17, 26])
-def test_stopped_and_resumed_it_is_one_run(step: int, server: WandbServer, tmp_path: Path) -> None:
-    """At step 26 the epoch's row is still to come, to a step whose first row has been sent."""
-    ran = stopped(step, *RUN, cwd=tmp_path, server=server, how="TERM")
+def test_stopped_and_resumed_it_is_one_run(server: WandbServer, tmp_path: Path) -> None:
+    ran = stopped(17, *RUN, cwd=tmp_path, server=server, how="TERM")
     assert ran.code == 143
     assert server.run.exits == [130]
     before = len(server.run.history)
-    assert server.run.history[-1]["step"] == step - step % 2
+    assert server.run.history[-1]["step"] == 16
     again = train("resume=auto", *RUN, cwd=tmp_path, env=server.variables).succeeded()
     is_whole(server.run, again.folder)
     assert server.run.exits == [130, 0]
@@ -102,6 +100,7 @@ def test_a_run_of_that_name_is_not_overwritten(server: WandbServer, tmp_path: Pa
 IMPATIENT = """
 from eqprop.tracking import wandb_session as session
 session.INIT_TIMEOUT = session.FINISH_TIMEOUT = session.GRACE = 3.0
+session.ANSWER_TIMEOUT = 3.0
 from eqprop.cli.main import run
 run()
 """
@@ -117,7 +116,7 @@ def test_a_server_that_fails_costs_a_bounded_wait_and_one_warning(
     ended, broken = threading.Event(), threading.Event()
 
     def fault(path: str, body: bytes) -> Answer | None:
-        asked = path == "/graphql" if when == "before" else b"query Viewer" in body
+        asked = path == "/graphql" if when == "before" else b"mutation UpsertBucket" in body
         if broken.is_set() or (asked and when != "after"):
             broken.set()
             if not failing:

@@ -27,7 +27,7 @@ from eqprop.training.callback import Callback
 from eqprop.training.divergence_guard import DivergenceGuard
 from eqprop.training.loop import Training
 from eqprop.training.session import Position, Row, Session
-from eqprop.training.step import CapturedStep
+from eqprop.training.step import Batch, CapturedStep
 
 SOLVERS: dict[str, Callable[[], Solver]] = {
     "euler": lambda: Euler(dt=0.1, n_relax=5, init="normal"),
@@ -87,7 +87,7 @@ def test_nothing_moves_between_two_replays() -> None:
     x, y = session.data.train.x[:10], session.data.train.y[:10]
     places = []
     for _ in range(3):
-        estimate, correct = run.take_step(session, run.callbacks, x, y, False)
+        estimate, correct = run.take_step(session, run.callbacks, Batch(x, y))
         tensors = [*session.state(10).u, *network.parameters(), estimate.output, correct]
         tensors += [*estimate.gradients]
         tensors += [p.grad for p in network.parameters() if p.grad is not None]

@@ -36,7 +36,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     state = {"weights": torch.randn(3, 4), "numbers": [1, 2.5, None, True, "é"]}
     checkpoint.write(path, {**META, "best": {"a": 0.1}}, state)
     found = checkpoint.read(path)
-    assert found.meta == {**META, "best": {"a": 0.1}} == checkpoint.peek(path)
+    assert found.meta == {**META, "best": {"a": 0.1}}
     assert torch.equal(found.tensors()["weights"], state["weights"])
     assert found.tensors()["numbers"] == state["numbers"]
 

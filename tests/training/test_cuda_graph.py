@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from tape import Refusing
 from test_captured_step import SOLVERS
 from torch._subclasses.fake_tensor import FakeTensorMode
+from toys import recorded, weights
 
 import eqprop
-from eqprop.cli.build import captures
+from eqprop.cli.build import build_session
+from eqprop.cli.device import captures
 from eqprop.config.compose import compose
 from eqprop.config.validation import validate_composed
 from eqprop.data import Data, Split
 from eqprop.estimator import CenteredEquilibriumPropagation
-from eqprop.network import ACTIVATIONS, Network
-from eqprop.relaxation import Exact, Solver
+from eqprop.network import ACTIVATIONS, Network, energy
+from eqprop.relaxation import Euler, Exact, Solver
 from eqprop.run import hardware
 from eqprop.run.errors import ConfigError
 from eqprop.training.divergence_guard import DivergenceGuard
+from eqprop.training.loop import Training
 from eqprop.training.optimizer import build_optimizer
+from eqprop.training.scheduler import build_schedule
 from eqprop.training.session import Session
-from eqprop.training.step import PlainStep
+from eqprop.training.step import Batch, CapturedStep, CudaGraphs, PlainStep
 
-PRETENDED = FakeTensorMode()  # one for all: the energies keep a constant for each device
+PRETENDED = FakeTensorMode()
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+
+
+@pytest.fixture(autouse=True)
+def _no_constant_of_a_real_gpu() -> Iterator[None]:
+    energy._one.cache_clear()
+    yield
+    energy._one.cache_clear()
 
 
 @pytest.mark.parametrize("phi", ["sigmoid", "tanh", "relu", "hard_sigmoid", "softplus"])
@@ -44,8 +58,29 @@ def test_on_pretended_cuda_nothing_goes_between_host_and_device(
             step_on_cuda(kind, phi, cost, solver)
 
 
-def step_on_cuda(kind: str, phi: str, cost: str, solver: Solver) -> None:
+@pytest.mark.parametrize("init", ["previous", "per_example"])
+def test_nor_do_clipping_and_kept_states(init: Any) -> None:
+    with PRETENDED, torch.device("cuda"):
+        solver = Euler(n_relax=3, init=init)
+        step_on_cuda("RestrictedHopfield", "tanh", "SquaredError", solver, clip_norm=0.1)
+
+
+@pytest.mark.parametrize("option", ["cosine", "exponential", "step", "warmup_cosine"])
+def test_nor_does_a_schedule(option: str) -> None:
+    """By itself: the fused optimizers cannot pretend with a rate on the device."""
+    cfg = compose([f"scheduler={option}", "scheduler.every=step"]).scheduler
+    with PRETENDED, torch.device("cuda"):
+        optimizer = torch.optim.Adam(network().parameters(), lr=0.1, capturable=True)
+        schedule = build_schedule(cfg, optimizer, 1, 30, captured=True)
+        with Refusing():
+            for _ in range(30):
+                schedule.end("step")
+        assert optimizer.param_groups[0]["lr"].device.type == "cuda"
+
+
+def step_on_cuda(kind: str, phi: str, cost: str, solver: Solver, **more: Any) -> None:
     model = network(kind, phi)
+    samples = torch.arange(10)
     split = Split(torch.empty(20, 6), torch.zeros(20, dtype=torch.int64))
     session = Session(
         network=model,
@@ -57,12 +92,15 @@ def step_on_cuda(kind: str, phi: str, cost: str, solver: Solver) -> None:
         generator=torch.Generator("cpu"),
         seed=1,
         epochs=1,
+        **more,
     )
     guard = DivergenceGuard()
     guard.on_start(session)
     with Refusing():
         for session.step in (1, 2):
-            _, correct = PlainStep()(session, [guard], split.x[:10], split.y[:10], measure=False)
+            session.begin_step(samples)
+            _, correct = PlainStep()(session, [guard], Batch(split.x[:10], split.y[:10]))
+            session.end_step(samples)
     assert correct.device.type == "cuda"
 
 
@@ -116,3 +154,25 @@ class TestTheOption:
         node = compose(["optimizer=adagrad"]).optimizer
         with pytest.raises(ConfigError, match="takes no capturable=True"):
             build_optimizer(node, network(), captured=True)
+
+
+ON_DEVICE = ("ASGD", "Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ON_DEVICE)
+def test_on_a_gpu_a_replayed_step_is_clipped_and_scheduled(name: str) -> None:
+    keys = ["dataset=digits", "model=hopfield", "model.hidden=[16]", "device=cuda"]
+    keys += ["dynamics.init=per_example", "scheduler=cosine", "scheduler.every=step"]
+    cfg = compose([*keys, "trainer.epochs=3"])
+    cfg.optimizer = {"_target_": f"torch.optim.{name}", "lr": [0.01, 0.02], "clip_norm": 0.1}
+    found, rates = [], []
+    for step in (PlainStep(), CapturedStep(CudaGraphs(torch.device("cuda")))):
+        run = Training(build_session(cfg, validate_composed(cfg)), take_step=step, log_every=9)
+        rows = [row for row in recorded(run) if "energy/free" in row]
+        rates.append([row["learning_rate/W.1.bias"] for row in rows])
+        found.append(weights(run))
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == len(rates[0])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

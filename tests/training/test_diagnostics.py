@@ -14,16 +14,24 @@ from sklearn.metrics import confusion_matrix
 from toys import BETA, SIZES, recorded, splits, training
 
 import eqprop
-from eqprop.data.picture import picture
+from eqprop.data import Data, Split
+from eqprop.data.picture import mosaic, picture
 from eqprop.estimator import CenteredEquilibriumPropagation, Estimator
-from eqprop.network import Network, Nudge, State
+from eqprop.network import Conv, Dense, Edge, Hopfield, Network, Nudge, State
+from eqprop.network.activation import one_a_layer
 from eqprop.relaxation import Anderson, Euler, Exact, Newton
-from eqprop.tracking.items import ConfusionMatrix, Curve, Mistakes
+from eqprop.tracking.base import ConfusionMatrix, Curve, Mistakes, Picture
 from eqprop.training import snapshot
-from eqprop.training.diagnostics import Diagnostics, confusion, curves, mistakes
-from eqprop.training.evaluation import evaluate
+from eqprop.training.diagnostics import (
+    Diagnostics,
+    confusion,
+    curves,
+    filters,
+    mistakes,
+    pictures,
+)
 from eqprop.training.loop import Training
-from eqprop.training.session import Session
+from eqprop.training.session import Session, evaluate
 
 SOLVERS = {
     "euler": Euler(dt=0.1, n_relax=9),
@@ -98,7 +106,7 @@ class Wild(Euler):
     def advance(self, network: Network, state: State, *args: Any) -> None:
         noise = random.random() + np.random.rand() + self.mine.random() + float(torch.rand(()))
         state.u[-1].add_(1e-3 * noise)
-        network.moved(state, 2)
+        state.moved(2)
         super().advance(network, state, *args)
 
 
@@ -112,8 +120,7 @@ def test_looking_changes_no_weight_and_no_random_number(kind: str) -> None:
     for diagnostics in (None, Diagnostics(show, curves_every=1)):
         torch.manual_seed(1), np.random.seed(2), random.seed(3)
         watching = [diagnostics] if diagnostics else []
-        look = diagnostics.see if diagnostics else None
-        run = training(kind, *watching, solver=Wild(), look=look, eval_every=2, epochs=3)
+        run = training(kind, *watching, solver=Wild(), eval_every=2, epochs=3)
         rows = untimed(recorded(run))
         layers = [layer.clone() for layer in run.session.state(10).u]
         captured.append((rows, *snapshot.capture(run.session), layers))
@@ -286,3 +293,92 @@ def test_no_picture() -> None:
     flat = picture(torch.ones(4), (2, 2))
     assert flat is not None
     assert not flat.any()
+
+
+# pictures of the network
+
+
+def images(colours: int, *edges: Edge) -> Training:
+    """A training of such edges in a row on random pictures of 6 × 6."""
+    shapes = [edges[0].in_shape, *(edge.out_shape for edge in edges)]
+    for source, edge in enumerate(edges):
+        edge.source, edge.target = source, source + 1
+    network = Network(shapes, one_a_layer(["tanh"] * len(edges), len(shapes)), edges, Hopfield())
+    x, y = torch.randn(20, colours, 6, 6).double(), torch.arange(20) % 3
+    split = Split(x, y)
+    data = Data(split, None, split, 3, 10, (colours, 6, 6)).shaped(shapes[0])
+    return training(network=network.double(), data=data, solver=Euler(dt=0.2, n_relax=4))
+
+
+def tile(pixels: np.ndarray, size: tuple[int, int], columns: int, i: int) -> np.ndarray:
+    """The i-th picture in a mosaic, enlarged or not, by its place alone."""
+    zoom = max(pixels.shape[1] // ((size[1] + 1) * columns + 1), 1)
+    assert np.array_equal(pixels, pixels[::zoom, ::zoom].repeat(zoom, 0).repeat(zoom, 1))
+    y, x = ((n + 1) * place + 1 for n, place in zip(size, divmod(i, columns), strict=True))
+    return pixels[::zoom, ::zoom][y : y + size[0], x : x + size[1]]
+
+
+def shades(weights: torch.Tensor) -> np.ndarray:
+    values = weights.detach().numpy()
+    return 255 * (values - values.min()) / (values.max() - values.min())
+
+
+def alike(pixels: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(pixels - expected).max() < 0.51)  # rounded
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_the_pixels_of_filters_are_the_weights(colours: int) -> None:
+    conv = Conv((colours, 6, 6), 5, kernel=3)
+    run = images(colours, conv, Dense((5, 4, 4), 3))
+    name, found = next(pictures(run.session))
+    assert (name, type(found)) == ("filters/1", Picture)
+    expected = shades(conv.weight).transpose(0, 2, 3, 1)
+    for i in range(5):  # in rows of three
+        of_one = tile(found.pixels, (3, 3), 3, i)
+        assert alike(of_one.reshape(3, 3, colours), expected[i])
+
+
+def test_the_pixels_of_states_are_the_relaxed_layer_s() -> None:
+    run = images(1, Conv((1, 6, 6), 20, kernel=3), Conv((20, 4, 4), 2), Dense((2, 2, 2), 3))
+    (_, _), (name, found) = list(pictures(run.session))
+    assert name == "states/1"
+    session = run.session
+    state = session.network.new_state(8, session.evaluation_generator())
+    state.clamp(0, session.data.train.x[:8])
+    session.solver.free_phase(session.network, state)
+    expected = shades(state.u[1][:, :16])
+    for sample in range(8):
+        for channel in range(16):
+            of_one = tile(found.pixels, (4, 4), 16, 16 * sample + channel)
+            assert alike(of_one, expected[sample, channel])
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_the_rows_of_a_dense_layer_are_pictures(colours: int) -> None:
+    dense = Dense((36 * colours,), 70)
+    ((name, found),) = list(pictures(images(colours, dense, Dense((70,), 3)).session))
+    assert name == "filters/1"
+    rows = shades(dense.weight[:64]).reshape(64, colours, 6, 6).transpose(0, 2, 3, 1)
+    assert alike(tile(found.pixels, (6, 6), 8, 63).reshape(6, 6, colours), rows[63])
+
+
+def test_what_is_no_picture_is_not_shown() -> None:
+    assert list(pictures(training().session)) == []  # samples of six numbers
+    assert filters(Conv((2, 6, 6), 4), (2, 6, 6)) is None  # two colours
+    assert filters(Conv((1, 6, 6), 4, kernel=1), (1, 6, 6)) is None  # one pixel
+    assert filters(Dense((6,), 4), (1, 6, 6)) is None
+    assert mosaic(torch.zeros(1, 1, 2, 2), 1).min() == 0  # all alike
+
+
+def test_pictures_are_shown_at_the_end() -> None:
+    shown: list[tuple[str, int]] = []
+    run = images(1, Conv((1, 6, 6), 2), Dense((2, 4, 4), 3))
+    run.callbacks = [
+        Diagnostics(lambda name, item, step: shown.append((name, step)), curves_every=1)
+    ]
+    run.fit()
+    assert [(name, step) for name, step in shown if name[0] in "fs"] == [
+        ("filters/1", 4),
+        ("states/1", 4),
+    ]

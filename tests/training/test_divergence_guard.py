@@ -57,7 +57,7 @@ class Slipping(Euler):
         self.left -= nudge is not None
         if self.left == 0:
             state.u[self.layer][1, 2] = self.value
-            network.moved(state, self.layer)
+            state.moved(self.layer)
         return found
 
 

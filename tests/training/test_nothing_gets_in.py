@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -106,17 +105,6 @@ def test_the_payload_works_where_nobody_refuses(tmp_path: Path) -> None:
     buffer.seek(0)
     torch.load(buffer, weights_only=False).close()
     assert (tmp_path / "owned").exists()
-
-
-def test_both_variables_do_not_lock_us_out(
-    small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-    path = tmp_path / "x.pt"
-    path.write_bytes(small)
-    assert read(path).tensors()["b"] == [1, "x"]
-    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"  # others may want it
 
 
 def test_tensors_that_unpack_to_more_than_there_is(tmp_path: Path) -> None:

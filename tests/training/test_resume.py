@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -15,8 +16,7 @@ from eqprop.cli.command import quoted
 from eqprop.run.resume import cut_metrics
 
 
-@pytest.mark.parametrize("model", ["gaussian", "hopfield"])
-@pytest.mark.parametrize("every_steps", ["null", "4"])
+@pytest.mark.parametrize(("model", "every_steps"), [("gaussian", "4"), ("hopfield", "null")])
 def test_killed_three_times_it_ends_with_the_same_bytes(
     model: str, every_steps: str, tmp_path: Path
 ) -> None:
@@ -38,6 +38,47 @@ def test_killed_at_the_edges_of_epochs(step: int, tmp_path: Path) -> None:
     assert killed(step, *command, cwd=tmp_path).code == -signal.SIGKILL
     train("resume=auto", *command, cwd=tmp_path).succeeded()
     assert learnt(tmp_path / "a") == learnt(alone())
+
+
+def test_augmented_pictures_are_the_same_after_a_kill(tmp_path: Path) -> None:
+    keys = ("dataset.augment.crop=2", "dataset.augment.flip=true")
+    command = (*RUN, *keys, "checkpoint.every_steps=4", "hydra.run.dir=a")
+    assert killed(20, *command, cwd=tmp_path).code == -signal.SIGKILL
+    train("resume=a", cwd=tmp_path).succeeded()
+    assert learnt(tmp_path / "a") == learnt(alone(*keys))
+    assert learnt(alone(*keys)) != learnt(alone())
+
+
+GOING_ON = [
+    ("scheduler=warmup_cosine", "optimizer.lr=[1e-3,2e-3]", "optimizer.clip_norm=0.1"),
+    ("model=hopfield", "dynamics.init=previous"),
+    ("model=hopfield", "dynamics.init=per_example", "scheduler=cosine"),
+    (
+        *("model=predictive_coding", "model.hidden=[{conv:4,kernel:3,pool:max}]", "dataset.pad=1"),
+        *("dataset.augment.crop=2", "dataset.augment.flip=true", "scheduler=cosine"),
+        *("optimizer=sgd", "optimizer.lr=0.05", "optimizer.momentum=0.9"),
+    ),
+]
+
+
+@pytest.mark.parametrize("keys", GOING_ON, ids=str)
+def test_rates_and_states_go_on_after_a_kill(keys: tuple[str, ...], tmp_path: Path) -> None:
+    command = (*RUN, *keys, "checkpoint.every_steps=4", "hydra.run.dir=a")
+    for step, words in ((7, command), (20, ("resume=a",)), (27, ("resume=a",))):
+        assert killed(step, *words, cwd=tmp_path).code == -signal.SIGKILL
+    train("resume=a", cwd=tmp_path).succeeded()
+    assert learnt(tmp_path / "a") == learnt(alone(*keys))
+
+
+def test_a_cosine_is_extended_with_the_run(tmp_path: Path) -> None:
+    command = (*RUN, "scheduler=cosine", "optimizer.lr=0.5", "hydra.run.dir=a")
+    train(*command, cwd=tmp_path).succeeded()
+    train("resume=a", "trainer.epochs=6", cwd=tmp_path).succeeded()
+    found = {
+        row["epoch"]: row["learning_rate"] for row in rows(tmp_path / "a") if "learning_rate" in row
+    }
+    expected = [0.25 * (1 + math.cos(math.pi * epoch / 6)) for epoch in range(3, 6)]
+    assert [found[epoch] for epoch in (4, 5, 6)] == pytest.approx(expected)
 
 
 DYING = """
@@ -104,7 +145,7 @@ class Wild(Euler):
                 self.python.random() + float(torch.rand(())) +
                 float(torch.rand((), generator=network.own)))
             state.u[-1].add_(scale)
-            network.moved(state, 2)
+            state.moved(2)
         return super().relax(network, state, nudge, *args)
 """
 

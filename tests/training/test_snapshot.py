@@ -46,15 +46,6 @@ def test_weights_that_are_missing_or_too_many(missing: str, tmp_path: Path) -> N
         snapshot.restore(training(epochs=1).session, checkpoint.read(tmp_path / "x.pt"))
 
 
-def test_an_optimizer_state_of_another_shape(tmp_path: Path) -> None:
-    run = middle()
-    meta, state = snapshot.capture(run)
-    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1000, 1000)
-    checkpoint.write(tmp_path / "x.pt", meta, state)
-    with pytest.raises(CheckpointError, match="of another optimizer: exp_avg has shape"):
-        snapshot.restore(run, checkpoint.read(tmp_path / "x.pt"))
-
-
 class Cut(Exception):  # noqa: N818 - no error
     """The training was cut off here."""
 
@@ -142,7 +133,7 @@ def test_the_generators_of_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
     monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.extend)
     run: Any = training().session
-    run.data = SimpleNamespace(train=SimpleNamespace(x=SimpleNamespace(is_cuda=True)))
+    run.data = SimpleNamespace(train=SimpleNamespace(device=torch.device("cuda")))
     found = snapshot.random_states(run)
     assert found["cuda"] == states
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -172,7 +163,7 @@ def test_how_another_device_computed_the_same_is_not_loaded(tmp_path: Path) -> N
 def test_an_optimizer_with_other_groups(tmp_path: Path) -> None:
     run, other = middle(), fresh(optimizer=lambda ps: adam([{"params": [p]} for p in ps]))
     before = [p.detach().clone() for p in other.network.parameters()]
-    with pytest.raises(CheckpointError, match="of another optimizer: its parameters differ"):
+    with pytest.raises(CheckpointError, match=r"does not fit this run .*parameter groups"):
         snapshot.restore(other, written(run, tmp_path))
     after = list(other.network.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -126,10 +126,10 @@ def _cache_folder() -> Path:
 def feed_forward(network: Network, state: State) -> None:
     """The feed-forward pass of a network to which the loop `applies`: each layer at its drive."""
     state.u[1].copy_(network.drive(state, 1))
-    network.moved(state, 1)
+    state.moved(1)
     relax(network, state, None, Move(newton=False, step=0.0), 0)
     state.u[2].copy_(state.sites[2].d)
-    network.moved(state, 2)
+    state.moved(2)
 
 
 @torch.no_grad()
@@ -140,8 +140,8 @@ def relax(network: Network, state: State, nudge: Nudge | None, move: Move, n_ste
     if loop is None:
         loop = _LOOPS[state] = _Loop(state)
     loop.run(network, state, nudge, move, n_steps)
-    network.moved(state, 1)
-    network.moved(state, 2)
+    state.moved(1)
+    state.moved(2)
     state.rate_known[1] = state.drive_known[2] = state.holding
 
 

@@ -19,13 +19,36 @@ MNIST_FILES = ROOT.parent / "shared" / "data" / "MNIST" / "raw"
 NEEDS = {
     "dataset=fashion_mnist": "a download of 30 MB",
     "dataset=kmnist": "a download of 20 MB",
+    "dataset=svhn": "a download of 250 MB",
+    "dataset=cifar10": "a download of 170 MB",
+    "dataset=cifar100": "a download of 170 MB",
     "device=cuda": "a GPU",
     "tracking=wandb_online": "an account and the network",
 }
 
 
-WITH = {"dynamics=exact": ("model.activation=relu",)}
-"""What an option cannot do without."""
+NETWORKS = {
+    "network=lenet": ("predictive_coding", 28),
+    "network=strided": ("predictive_coding", 28),
+    "network=vgg5": ("predictive_coding", 32),
+    "network=vgg10": ("predictive_coding", 32),
+    "network=dchn": ("rate_hopfield", 32),
+    "network=resnet13": ("rate_hopfield", 32),
+}
+"""The energy that a network of pictures is meant for, and their pixels."""
+
+SMALL = (
+    "dataset.batch_size=2",
+    "trainer.limit_batches=2",
+    "trainer.eval_batch_size=2",
+    "dynamics.n_relax=2",
+)
+"""As little work as a wide network takes."""
+
+WITH = {"dynamics=exact": ("model.activation=relu",)} | {
+    option: (f"dataset.pad={(pixels - 8) // 2}", *SMALL) for option, (_, pixels) in NETWORKS.items()
+}
+"""What an option cannot do without; digits have 8 x 8 pixels."""
 
 REFUSED = {("gaussian", "dynamics=exact")}
 """What does not go together."""
@@ -43,11 +66,15 @@ def cells() -> list[tuple[str, str]]:
     """Every option with the energies that it is tried with."""
     found = []
     for group in sorted(path.name for path in CONF.iterdir() if path.is_dir()):
-        models = ("gaussian", "hopfield") if group in BOTH_ENERGIES else ("gaussian",)
-        if group == "model":
-            found += [(option.partition("=")[2], option) for option in options(group)]
-        elif group not in ("experiment", "debug", "sweep"):  # they have tests of their own
-            found += [(model, option) for option in options(group) for model in models]
+        if group in ("experiment", "debug", "sweep"):  # they have tests of their own
+            continue
+        for option in options(group):
+            if group == "model":
+                found.append((option.partition("=")[2], option))
+            elif group in BOTH_ENERGIES:
+                found += [("gaussian", option), ("hopfield", option)]
+            else:
+                found.append((NETWORKS.get(option, ("gaussian", 8))[0], option))
     return found
 
 
@@ -66,7 +93,9 @@ def test_every_option_trains(
         pytest.skip(f"{option} needs {NEEDS[option]}")
     group = option.partition("=")[0]
     overrides = [word for word in QUICK if not word.startswith(f"{group}=")]
-    overrides += [option, *WITH.get(option, ()), *TWO_BATCHES]
+    if group == "network":
+        overrides.remove("model.hidden=[16]")
+    overrides += [option, *TWO_BATCHES, *WITH.get(option, ())]
     if group != "model":
         overrides.append(f"model={model}")
     if option == "dataset=mnist":
@@ -79,7 +108,12 @@ def test_every_option_trains(
     assert ran.status["state"] == "done"
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+CONV = ("lenet", "vgg5")  # training/test_conv_experiments.py trains those, on fewer samples
+
+
+@pytest.mark.parametrize(
+    "experiment", [e for e in options("experiment") if not any(word in e for word in CONV)]
+)
 def test_every_experiment_trains(experiment: str, mnist: str, tmp_path: Path) -> None:
     """At its full size: 784-1000-10, and the whole test set."""
     ran = train(experiment, mnist, "tracking=none", *TWO_BATCHES, cwd=tmp_path).succeeded()

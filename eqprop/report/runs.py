@@ -1,30 +1,30 @@
-"""Which settings differ between runs, and what the repeats of one point are together."""
+"""The runs below a folder, which of their settings differ, and repeats of one point together."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from eqprop.run.reading import Run
+from eqprop.run.errors import UserError
+from eqprop.run.reading import Run, is_run, read_run
+from eqprop.run.text import one_line
 
-SEED = "seed"
-_ASIDE = ("name", "resume", "rerun", "tracking", "paths", "sweep", "checkpoint", "hydra")
-_ASIDE_KEYS = ("trainer.progress", "device.threads")
+_ASIDE = {"name", "resume", "rerun", "tracking", "paths", "sweep", "checkpoint", "hydra", "seed"}
+_ASIDE |= {"trainer.progress", "trainer.summary", "device.threads"}
+_NO_RUNS_IN = {"checkpoints", ".hydra", "wandb", ".git", "__pycache__"}
 
 
 @dataclass
 class Point:
-    """Runs whose configurations differ only in the seed.
+    """Runs, by their numbers, whose configurations differ only in the seed.
 
-    Attributes:
-        settings: the parameters that differ between points.
-        runs: their numbers.
-        mean: of the finite objectives of those that are done; None if there is none.
-        error: the mean's standard error; None of fewer than two.
-        n: how many objectives the mean is of.
+    ``mean`` is of the ``n`` objectives of those that are done, ``error`` its standard error.
     """
 
     settings: dict[str, Any]
@@ -32,6 +32,29 @@ class Point:
     mean: float | None = None
     error: float | None = None
     n: int = 0
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Every run in ``folder`` or anywhere below it, by path; UserError if there is none."""
+    name = one_line(folder)
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"{name} {what}; name a run's or a sweep's folder")
+    found = []
+    for path, names, files in os.walk(folder):
+        if is_run({*names, *files}):
+            found.append(Path(path))
+        names[:] = set(names) - _NO_RUNS_IN
+    if not found:
+        files_of_runs = "no status.json, metrics.jsonl or .hydra"
+        raise UserError(f"{name} holds no run, nor does any folder below it ({files_of_runs})")
+    return [read_run(path) for path in sorted(found, key=natural)]
+
+
+def natural(folder: Path) -> list[tuple[int, str]]:
+    """A sort key by which 10-x comes after 9-x."""
+    counts = [re.match(r"[0-9]{1,9}(?=-)", part) for part in folder.parts]
+    return [(int(c[0]) if c else 10**9, part) for c, part in zip(counts, folder.parts, strict=True)]
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -47,21 +70,20 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
 
 def is_parameter(key: str) -> bool:
     """Whether a key can affect the result: no seed, no name, nothing about where things go."""
-    aside = key.partition(".")[0] in _ASIDE or key in _ASIDE_KEYS
-    return key != SEED and not aside
+    return _ASIDE.isdisjoint({key, key.partition(".")[0]})
 
 
 def points_of(runs: Sequence[Run]) -> list[Point]:
     """The points that the runs are repeats of, best first; those without a result come last."""
     every = [key for key in differing_settings(runs) if is_parameter(key)]
     found: dict[Any, Point] = {}
-    for number, run in enumerate(runs):
+    for i, run in enumerate(runs):
         if not run.config:
             continue
         # where only the overrides are known, other keys may be anything: they are told apart
         identity = (run.composed, *(_identity(run.config, key) for key in every))
         settings = {key: run.config[key] for key in every if key in run.config}
-        found.setdefault(identity, Point(settings)).runs.append(number)
+        found.setdefault(identity, Point(settings)).runs.append(i)
     for point in found.values():
         done = [runs[i].objective for i in point.runs if runs[i].state == "done"]
         values = [value for value in done if value is not None]
@@ -69,12 +91,6 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
         point.mean = statistics.mean(values) if values else None
         point.error = statistics.stdev(values) / math.sqrt(point.n) if point.n > 1 else None
     return sorted(found.values(), key=lambda p: math.inf if p.mean is None else -p.mean)
-
-
-def best_first(runs: Sequence[Run]) -> list[int]:
-    """The numbers of the runs by objective, the greatest first; those without one come last."""
-    objectives = [math.inf if run.objective is None else -run.objective for run in runs]
-    return sorted(range(len(runs)), key=lambda i: objectives[i])
 
 
 def own_overrides(runs: Sequence[Run]) -> list[str]:
@@ -87,9 +103,7 @@ def own_overrides(runs: Sequence[Run]) -> list[str]:
 
 def _identity(config: Mapping[str, Any], key: str) -> Any:
     """What makes two values the same: 1 is 1.0 but not true, and null is not missing."""
-    if key not in config:
-        return ()
-    value = config[key]
+    value = config.get(key, ...)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return type(value).__name__, value

@@ -1,0 +1,102 @@
+"""A sweep as a differentiable function of the layers it starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from eqprop.network import Network, Nudge, State
+from eqprop.network.local import Quadratic, Site
+
+
+def swept(
+    network: Network,
+    u: Sequence[Tensor],
+    nudge: Nudge | None,
+    layers: Sequence[int],
+    rule: str,
+    share: float,
+    clip: float,
+) -> list[Tensor]:
+    """The layers after a sweep over ``layers`` by ``rule``, each taking ``share`` of its move.
+
+    The curvature that a newton step divides by counts as constant: at the equilibrium, where the
+    gradient is zero, that leaves the derivative exact.
+    """
+    state = network.new_state(len(u[0]))
+    state.clamp(0, u[0].detach())
+    state.u[:] = [layer.detach() for layer in u]
+    found = list(u)
+    for layer in layers:
+        own = nudge if layer == network.n_layers - 1 else None
+        old = found[layer]
+        if rule == "projected":
+            found[layer] = torch.lerp(old, _projected(network, found, layer, own), share)
+        elif rule == "exact":
+            with torch.no_grad():
+                cost = Quadratic() if own is None else own.quadratic()
+                site = network.site(state, layer)
+                target = network.terms[layer].minimise(site, cost, torch.empty_like(old))
+                state.u[layer] = target
+            move = _newton_move(network, state, own, layer, found, target)
+            found[layer] = torch.lerp(old, target - move + move.detach(), share)
+        else:
+            move = _newton_move(network, state, own, layer, found, old)
+            moved = old - share * move.clamp(-clip, clip)
+            found[layer] = _within(moved, old.detach(), network, layer)
+        state.u[layer] = found[layer].detach()
+    return found
+
+
+def _newton_move(
+    network: Network, state: State, nudge: Nudge | None, layer: int, u: list[Tensor], at: Tensor
+) -> Tensor:
+    """∂F/∂u over its curvature with ``layer`` at ``at``, where ``state`` is too."""
+    with torch.no_grad():
+        closed, curvature = network.newton_terms(state, layer, network.site(state, layer), nudge)
+        least, scale = network.terms[layer].own_curvature, network.local.scale
+        divisor, closed = curvature.abs().clamp_min(least).mul_(scale), closed * scale
+    with torch.enable_grad():
+        here = at.view_as(at) if at.requires_grad else at.detach().requires_grad_()
+        layers = [here if i == layer else other for i, other in enumerate(u)]
+        total = network.energy(layers)
+        total = total if nudge is None else total + nudge.energy(here)
+        (gradient,) = torch.autograd.grad(total.sum(), here, create_graph=True)
+    same = (gradient.detach() - closed).abs() <= math.sqrt(torch.finfo(closed.dtype).eps)
+    return torch.where(same, gradient, closed) / divisor  # a kink or a bound holds the others
+
+
+def _projected(network: Network, u: list[Tensor], layer: int, nudge: Nudge | None) -> Tensor:
+    """What the rule projected moves ``layer`` to."""
+    local, phi = network.terms[layer], network.phi[layer]
+    with torch.enable_grad():
+        here = u[layer].view_as(u[layer]) if u[layer].requires_grad else u[layer].detach()
+        here = here if here.requires_grad else here.requires_grad_()
+        layers = [here if i == layer else other for i, other in enumerate(u)]
+        drive = network.driven(layer, [f(x) for f, x in zip(network.rate_phi, layers, strict=True)])
+        own = local.value(here, here, drive, phi).sum()
+        (feedback,) = torch.autograd.grad(
+            own - network.energy(layers).sum() / local.scale, here, create_graph=True
+        )
+        site = Site(phi, here, here, drive)
+        term = local.rate_term(site, torch.empty_like(drive))
+        pull: Tensor | Quadratic | None = None
+        if nudge is not None and nudge.cost.quadratic(nudge.target) is not None:
+            pull = nudge.quadratic()
+        elif nudge is not None:
+            (pull,) = torch.autograd.grad(nudge.energy(here).sum(), here, create_graph=True)
+        return local.project(
+            site._replace(p=feedback if term is None else feedback + term), pull, None
+        )
+
+
+def _within(new: Tensor, old: Tensor, network: Network, layer: int) -> Tensor:
+    """As a newton step ends: no further than a kink that may hold the unit, or than its range."""
+    held = new.detach().clone()
+    if network.rate_phi[layer].pieces:
+        network.rate_phi[layer].within_piece_(held, old)
+    held.clamp_(*network.domains[layer])
+    return torch.where(held == new.detach(), new, held)
