@@ -117,16 +117,22 @@ def run(job: Job, signals: Sequence[int] = ()) -> Outcome:
 
     It is asked to save and end by a Ctrl-C, or once ``signals`` is no longer empty.
     """
-    handle = start(job)
-    while True:
-        try:
-            if (outcome := handle.poll()) is not None:
-                return outcome
-            if signals:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a sweep begun in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    handle, outcome = start(job), None
+    try:
+        while outcome is None:
+            try:
+                if (outcome := handle.poll()) is None:
+                    if signals:
+                        handle.stop()
+                    time.sleep(_PAUSE)
+            except KeyboardInterrupt:
                 handle.stop()
-            time.sleep(_PAUSE)
-        except KeyboardInterrupt:
+    finally:
+        if outcome is None:  # a second Ctrl-C, while the first was passed on
             handle.stop()
+    return outcome
 
 
 def _end_with(parent: int) -> None:
