@@ -17,7 +17,6 @@ from eqprop.estimator.estimator import (
     measured_energy,
     measured_layers,
     measured_relaxation,
-    measured_residuals,
     nudged,
 )
 from eqprop.network import Cost, Network, Nudge, State, WeightGradient
@@ -64,11 +63,9 @@ class Contrast(Estimator):
                 metrics = measured_energy(network, state, "free", cost, target)
             output = state.u[-1].clone()
             at_rest = free.reason is StopReason.EXACT  # there, the free gradient is zero
-            if measure and not at_rest:
-                metrics |= measured_residuals("free", network, state, solver, None)
             for c in (c for beta, c in self.phases if beta == 0.0 and not at_rest):
                 total.add(state, c)
-            last, nudge = free, None
+            last = free
             todo = [(beta, c) for beta, c in self.phases if beta != 0.0]
             start = state.copy() if len(todo) > 1 else None
             for k, (beta, c) in enumerate(todo):
@@ -81,7 +78,6 @@ class Contrast(Estimator):
                 metrics |= measured_energy(network, state, "nudged", cost, target)
                 metrics |= _measured_phases(metrics, free, last)
                 metrics |= measured_layers(network, state)
-                metrics |= measured_residuals("nudged", network, state, solver, nudge)
             gradients = total.finish(state)
         return Estimate(gradients, output, {"free": free, "nudged": last}, metrics)
 

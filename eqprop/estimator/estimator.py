@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eqprop.network import Cost, Network, Nudge, State, residual
+from eqprop.network import Cost, Network, Nudge, State
 from eqprop.relaxation import Relaxation, Solver
 
 Update = Callable[[list[Tensor]], None]
@@ -130,21 +130,12 @@ def saturated(network: Network, state: State, layer: int) -> Tensor:
     return (slope < 0.01 * usual.max()) | (rate == low) | (rate == high)
 
 
-def measured_residuals(
-    phase: str, network: Network, state: State, solver: Solver, nudge: Nudge | None
-) -> dict[str, float]:
-    """``relaxation/<phase>_residual/<l>`` of the state as it is: what the residual sums up."""
-    gradient = solver.gradient(network, state, nudge)
-    return {
-        f"relaxation/{phase}_residual/{layer}": float(residual([part]))
-        for layer, part in enumerate(gradient)
-        if layer > 0 and part is not None
-    }
-
-
 def measured_relaxation(phase: str, relaxation: Relaxation) -> dict[str, float]:
-    """``relaxation/<phase>_steps`` and ``_residual``."""
+    """``relaxation/<phase>_steps``, ``_residual`` and, layer by layer, ``_residual/<l>``."""
     metrics: dict[str, float] = {f"relaxation/{phase}_steps": relaxation.steps}
     if relaxation.residual is not None:
         metrics[f"relaxation/{phase}_residual"] = relaxation.residual
+    for layer, part in relaxation.layer_residuals.items():
+        if layer > 0:
+            metrics[f"relaxation/{phase}_residual/{layer}"] = part
     return metrics

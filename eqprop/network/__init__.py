@@ -12,7 +12,7 @@ from eqprop.network.energy import Gaussian, Hopfield, PredictiveCoding, RateHopf
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy, Site
 from eqprop.network.model import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
-from eqprop.network.network import Network, residual
+from eqprop.network.network import Network, layer_residuals, residual
 from eqprop.network.state import State
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "State",
     "WeightGradient",
     "chain",
+    "layer_residuals",
     "residual",
 ]

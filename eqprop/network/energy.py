@@ -237,8 +237,7 @@ class RateHopfield(LocalEnergy):
                     f"projection (identity, relu, hard_sigmoid, relu6), not {s.phi.name}; choose "
                     "model.output_activation=identity or dynamics=sweep dynamics.rule=projected"
                 )
-            pulled = total + cost.v / self.scale
-            total = torch.div(pulled, 1.0 + cost.w / self.scale, out=out)
+            total = _nudged(total, cost, self.scale, out)
         return s.phi.value_(total, out)
 
     def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -25,6 +26,7 @@ class Relaxation:
         residual: ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` where it stopped; None where nobody asked.
         energy_change: the batch mean of F(end) − F(start); None where nobody asked.
         first_residual: the residual where it started; None where nobody asked.
+        layer_residuals: each free layer's part of ``residual``; empty where nobody asked.
     """
 
     steps: int
@@ -32,6 +34,7 @@ class Relaxation:
     residual: float | None = None
     energy_change: float | None = None
     first_residual: float | None = None
+    layer_residuals: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"{self.steps} step{'' if self.steps == 1 else 's'}: {self.reason.value}"]

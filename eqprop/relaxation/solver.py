@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.network import Network, Nudge, State, residual
+from eqprop.network import Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
@@ -217,23 +217,27 @@ class Solver(ClosedForms, ABC):
         with state.held():
             if not measure:
                 return Relaxation(*self._steps(network, state, nudge, n_steps))
-            before, first = self._look(network, state, nudge)
+            before, first, _ = self._look(network, state, nudge)
             steps, reason, _ = self._steps(network, state, nudge, n_steps)
-            after, last = self._look(network, state, nudge)
+            after, last, layers = self._look(network, state, nudge)
         if not (math.isfinite(last) and math.isfinite(after - before)):
             reason = StopReason.NOT_FINITE
-        return Relaxation(steps, reason, last, after - before, first)
+        parts = dict(zip(state.free, layers.tolist(), strict=True))
+        return Relaxation(steps, reason, last, after - before, first, parts)
 
-    def _look(self, network: Network, state: State, nudge: Nudge | None) -> tuple[float, float]:
-        """F (batch mean) and the residual of the state as it is.
+    def _look(
+        self, network: Network, state: State, nudge: Nudge | None
+    ) -> tuple[float, float, Tensor]:
+        """F (batch mean) and the residual of the state as it is, and the free layers' parts of it.
 
         It leaves no trace: a compiled loop would go on from rates that torch rounds otherwise.
         """
         known = list(state.rate_known), list(state.drive_known)
         gradient = self.gradient(network, state, nudge)
-        found = float(network.energies(state, nudge).mean()), float(residual(gradient))
+        parts = layer_residuals(gradient)
+        found = float(network.energies(state, nudge).mean()), float(parts.sum())
         state.rate_known, state.drive_known = known
-        return found
+        return *found, parts
 
     def _steps(
         self, network: Network, state: State, nudge: Nudge | None, n_steps: int
@@ -271,5 +275,5 @@ class Solver(ClosedForms, ABC):
                 found.append(self._look(network, state, nudge))
                 if converged or not math.isfinite(found[-1][1]):
                     break
-        energies, residuals = zip(*found, strict=True)
+        energies, residuals, _ = zip(*found, strict=True)
         return list(energies), list(residuals)
