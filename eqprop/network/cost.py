@@ -160,19 +160,26 @@ class Nudge(NamedTuple):
         """The diagonal of β ∂²C/∂u_L², into ``out``."""
         return self.cost.curvature(u_last, self.target, out).mul_(self._a_sample(u_last))
 
+    def if_quadratic(self) -> Quadratic | None:
+        """The nudge as ½ w ‖u‖² − v · u; None where the cost is not of that form."""
+        found = self.cost.quadratic(self.target)
+        if found is None:
+            return None
+        beta = self._a_sample(self.target)
+        return Quadratic(beta * found.w, beta * found.v)
+
     def quadratic(self) -> Quadratic:
-        """The nudge as ½ w ‖u‖² − v · u.
+        """As ``if_quadratic``.
 
         Raises:
             ValueError: if the cost is not quadratic.
         """
-        found = self.cost.quadratic(self.target)
+        found = self.if_quadratic()
         if found is None:
             raise ValueError(
                 f"dynamics=exact needs cost=mse: {type(self.cost).__name__} is not quadratic"
             )
-        beta = self._a_sample(self.target)
-        return Quadratic(beta * found.w, beta * found.v)
+        return found
 
     def _a_sample(self, like: Tensor) -> Tensor:
         """β in a shape that broadcasts to ``like``."""

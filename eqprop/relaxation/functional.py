@@ -83,10 +83,8 @@ def _projected(network: Network, u: list[Tensor], layer: int, nudge: Nudge | Non
         )
         site = Site(phi, here, here, drive)
         term = local.rate_term(site, torch.empty_like(drive))
-        pull: Tensor | Quadratic | None = None
-        if nudge is not None and nudge.cost.quadratic(nudge.target) is not None:
-            pull = nudge.quadratic()
-        elif nudge is not None:
+        pull: Tensor | Quadratic | None = nudge and nudge.if_quadratic()
+        if nudge is not None and pull is None:
             (pull,) = torch.autograd.grad(nudge.energy(here).sum(), here, create_graph=True)
         return local.project(
             site._replace(p=feedback if term is None else feedback + term), pull, None

@@ -187,9 +187,7 @@ class Sweep(Solver):
             return terms.minimise(site, Quadratic() if nudge is None else nudge.quadratic(), out)
         pull: Tensor | Quadratic | None = None
         if nudge is not None:
-            is_known = nudge.cost.quadratic(nudge.target) is not None
-            work = state.pulled[layer]
-            pull = nudge.quadratic() if is_known else nudge.gradient(site.u, work)
+            pull = nudge.if_quadratic() or nudge.gradient(site.u, state.pulled[layer])
         return terms.project(site, pull, out)
 
 
