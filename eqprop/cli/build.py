@@ -32,10 +32,12 @@ from eqprop.run.resume import Earlier, cut_metrics, take, warn_of_differences
 from eqprop.run.signals import Stop
 from eqprop.run.text import one_line
 from eqprop.tracking import LocalFiles, RunInfo, Trackers
+from eqprop.training.ablation import Ablation
 from eqprop.training.callback import Callback
 from eqprop.training.checkpoints import Checkpoints
 from eqprop.training.diagnostics import Diagnostics
 from eqprop.training.divergence_guard import DivergenceGuard
+from eqprop.training.gradient_diagnostics import GradientDiagnostics
 from eqprop.training.load import DTYPES, network_of, refuse_foreign
 from eqprop.training.loop import Training
 from eqprop.training.optimizer import build_optimizer
@@ -61,22 +63,26 @@ def build_session(cfg: DictConfig, config: Config) -> Session:
         network.use_channels_last()
     solver = build_solver(cfg, config, network, len(data.train))
     checked(lambda: estimator.check(network))
+    checked(lambda: estimator.check_with(solver, cost))
     say_what_is_generic(network, [network.local, cost, solver, *network.phi, *network.W])
     if config.trainer.limit_batches is not None:
         data = data.first(config.trainer.limit_batches, config.trainer.eval_batch_size)
     captured = captures(config, device)
+    ablation: Ablation | None = None if config.ablation is None else made(cfg.ablation)
+    trained = None if ablation is None else ablation.trained(network)
     session = Session(
         network=network,
         cost=cost,
         solver=solver,
         estimator=estimator,
-        optimizer=build_optimizer(cfg.optimizer, network, captured),
+        optimizer=build_optimizer(cfg.optimizer, network, captured, trained),
         data=data,
         generator=torch.Generator(device).manual_seed(config.seed),
         seed=config.seed,
         epochs=config.trainer.epochs,
         eval_batch_size=config.trainer.eval_batch_size,
         clip_norm=cfg.optimizer.get("clip_norm"),
+        noise=None if config.noise is None else made(cfg.noise),
     )
     length = session.epochs, session.steps_an_epoch
     session.schedule = build_schedule(cfg.get("scheduler"), session.optimizer, *length, captured)
@@ -98,6 +104,10 @@ def build_training(
     keeping = (how.every, how.every_steps, how.keep, how.share)
     saving = Checkpoints(checkpoints, meta, stop, rows.sync, guard, *keeping)
     callbacks: list[Callback] = [guard, console, diagnostics, saving]
+    if (every := config.diagnostics.gradient_every) is not None:
+        comparing = GradientDiagnostics(every)
+        checked(lambda: comparing.reference.check(session.network))
+        callbacks.insert(0, comparing)
     if trainer.summary:
         callbacks.insert(0, Summary())
     if trainer.profile is not None:

@@ -47,7 +47,8 @@ def captures(config: Config, device: torch.device) -> bool:
     wanted = config.device.cuda_graph
     if wanted is False or device.type != "cuda":
         return False
-    parts = (config.model, config.cost, config.dynamics, config.estimator, config.optimizer)
+    parts = [config.model, config.cost, config.dynamics, config.estimator, config.optimizer]
+    parts += [] if config.noise is None else [config.noise]
     ours = all(part.target.startswith(("eqprop.", "torch.optim.")) for part in parts)
     return wanted is True or (ours and graph_obstacle(config) is None)
 

@@ -27,7 +27,10 @@ from eqprop.run.errors import ConfigError
 from eqprop.run.folder import refuse_used
 from eqprop.run.text import key_of, show
 
-CHANGEABLE = {"cost", "optimizer", "scheduler", "dataset", "dynamics", "estimator"}
+CHANGEABLE = {
+    *("cost", "optimizer", "scheduler", "dataset", "dynamics", "estimator"),
+    *("noise", "ablation"),
+}
 """Groups whose option may be chosen after something else has set keys of another."""
 
 
@@ -75,6 +78,12 @@ def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     lines = []
     for group in CHANGEABLE & cfg.keys() & {key.partition(".")[0] for key in typed}:
         part = cfg[group]
+        if f"{group}=none" in overrides and part is not None:  # what keys are left have no option
+            with read_write(cfg), open_dict(cfg):
+                cfg[group] = None
+            lines.append(f"{group}={show(part)}: left out, as {group}=none")
+        if cfg[group] is None:
+            continue
         if not typed & {group, f"{group}._target_"} or "_target_" not in part:
             continue
         try:

@@ -34,8 +34,8 @@ def edge_of(path: str, layer: Mapping[str, Any]) -> dict[str, Any]:
     return {"_target_": target, first: layer[kinds[0]], **rest}
 
 
-def skip_of(path: str, skip: Mapping[str, Any]) -> tuple[int, int, dict[str, Any]]:
-    """Where a skip begins and ends, and its edge: the identity where it names none."""
+def skip_of(path: str, skip: Mapping[str, Any]) -> tuple[int, int, dict[str, Any], float | None]:
+    """Where a skip begins and ends; its edge, the identity where it names none; and its gain."""
     keys = dict(skip)
     ends = []
     for key in ("from", "to"):
@@ -46,11 +46,14 @@ def skip_of(path: str, skip: Mapping[str, Any]) -> tuple[int, int, dict[str, Any
                 "the input, 0"
             )
         ends.append(layer)
+    gain = keys.pop("gain", None)
+    if gain is not None and not (type(gain) in (int, float) and gain > 0):
+        raise ConfigError(f"{path}.gain={show(gain)}: must be a number > 0, on the first weights")
     if not keys:
-        return ends[0], ends[1], {"_target_": IDENTITY}
+        return ends[0], ends[1], {"_target_": IDENTITY}, gain
     if "_target_" not in keys:
         keys = {"bias": False, **keys}  # the edge in the row carries the layer's
-    return ends[0], ends[1], edge_of(path, keys)
+    return ends[0], ends[1], edge_of(path, keys), gain
 
 
 def activations(model: Mapping[str, Any], energy: Any) -> tuple[str, str]:

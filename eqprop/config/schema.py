@@ -75,6 +75,10 @@ def _check_edge(path: str, given: Mapping[str, Any], edge: Mapping[str, Any]) ->
         raise ConfigError(short_key(path, given, str(error))) from error
 
 
+def _optional(value: Any, info: ValidationInfo) -> Component | None:
+    return None if value is None else _component(value, info)
+
+
 def _trackers(value: Any, info: ValidationInfo) -> dict[str, Component]:
     path = "tracking.trackers"
     if not isinstance(value, Mapping):
@@ -85,6 +89,7 @@ def _trackers(value: Any, info: ValidationInfo) -> dict[str, Component]:
 
 
 Part = Annotated[Component, PlainValidator(_component)]
+OptionalPart = Annotated[Component | None, PlainValidator(_optional)]
 OptionalRun = Annotated[
     Annotated[str, MinLen(1)] | None, Field(description="a run's folder or null")
 ]
@@ -122,6 +127,12 @@ class Trainer(Strict):
     summary: bool = False
     limit_batches: OptionalCount = None
     profile: OptionalCount = None
+
+
+class Diagnostics(Strict):
+    """What a run looks at beside its training."""
+
+    gradient_every: OptionalCount = None
 
 
 class Checkpoint(Strict):
@@ -195,7 +206,10 @@ class Config(Strict):
     dataset: Part
     dynamics: Part
     estimator: Part
+    noise: OptionalPart = None
+    ablation: OptionalPart = None
     trainer: Trainer
+    diagnostics: Diagnostics = Diagnostics()
     checkpoint: Checkpoint
     tracking: Tracking
     paths: Paths
@@ -205,5 +219,6 @@ class Config(Strict):
     def components(self) -> list[Component]:
         """The parts that a constructor is called for."""
         parts = [self.model, self.cost, self.optimizer, self.dataset, self.dynamics, self.estimator]
-        more = [] if self.scheduler is None else [self.scheduler]
-        return [*parts, *more, *self.tracking.trackers.values()]
+        more = [self.scheduler, self.noise, self.ablation]
+        given = [part for part in more if part is not None]
+        return [*parts, *given, *self.tracking.trackers.values()]

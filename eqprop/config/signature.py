@@ -119,6 +119,14 @@ class Model(Component):
     bias_init: Annotated[
         Literal["uniform", "zeros"], Doc("how biases start: as torch's, or at 0")
     ] = "uniform"
+    weight_init: Annotated[
+        Literal["uniform", "glorot"],
+        Doc("how weights start: in ± 1/√fan_in, as torch's, or in ± √(6/(fan_in + fan_out))"),
+    ] = "uniform"
+    feedback: Annotated[
+        Literal["symmetric", "fixed", "learned"],
+        Doc("weights by which signals come back: the same, or random ones that stay or learn"),
+    ] = "symmetric"
 
     def activations(self) -> tuple[str, str]:
         """The activation of the hidden layers, and of the output."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,7 +37,17 @@ class Estimate:
 
 
 class Estimator(ABC):
-    """Turns a batch into one gradient a parameter. The caller has clamped the input layer."""
+    """Turns a batch into one gradient a parameter. The caller has clamped the input layer.
+
+    Attributes:
+        order: as the nudging strength (the key ``beta``, or ``radius``) goes to 0, the bias of the
+            gradient goes with this power of it, if all functions are smooth and all relaxations
+            converge; None where there is no strength, or the power is not known.
+        relaxes: whether it reads the gradient off states that the solver has relaxed.
+    """
+
+    order: int | None = None
+    relaxes: ClassVar = True
 
     @abstractmethod
     def estimate(
@@ -57,6 +68,14 @@ class Estimator(ABC):
 
     def check(self, network: Network) -> None:
         """Refuse a network that it has no gradient for.
+
+        Raises:
+            ValueError: one line, saying why.
+        """
+        return
+
+    def check_with(self, solver: Solver, cost: Cost) -> None:
+        """Refuse a solver or a cost that it has no gradient with.
 
         Raises:
             ValueError: one line, saying why.
@@ -87,6 +106,19 @@ def nudged(cost: Cost, target: Tensor, beta: float | Tensor) -> Nudge:
     return Nudge(cost, target, target.new_full((), beta))  # a fill, which can be captured
 
 
+def laid_out(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """What autograd has found for the parameters, in their layout in memory; zeros for None.
+
+    Fused optimizers go through a gradient in the order of its parameter, whatever its strides.
+    """
+    gradients = [torch.zeros_like(p) for p in parameters]
+    for i, gradient in enumerate(found):
+        if gradient is not None:
+            same = gradient.stride() == gradients[i].stride()
+            gradients[i] = gradient if same else gradients[i].copy_(gradient)
+    return gradients
+
+
 def measured_energy(
     network: Network, state: State, phase: str, cost: Cost, target: Tensor
 ) -> dict[str, float]:
@@ -109,7 +141,7 @@ def measured_layers(network: Network, state: State) -> dict[str, float]:
         if not network.by_autograd:
             site, phi = state.sites[layer], network.phi[layer]
             rate, drive = network.rate(state, layer), network.drive(state, layer)
-            energies = network.local.value(site.u, rate, drive, phi).flatten(1).sum(1)
+            energies = network.terms[layer].value(site.u, rate, drive, phi).flatten(1).sum(1)
             metrics[f"energy/layer/{layer}"] = network.local.scale * float(energies.mean())
         metrics[f"saturation/{layer}"] = float(saturated(network, state, layer).float().mean())
     return metrics

@@ -5,6 +5,7 @@ Read ``local`` first (what an energy is), then ``network`` (how it is evaluated)
 
 from eqprop.network.activation import ACTIVATIONS, Activation
 from eqprop.network.chain import Skip, chain
+from eqprop.network.continuation import Continuation
 from eqprop.network.conv import Conv, Identity
 from eqprop.network.cost import CEnergy, Cost, CrossEntropy, Nudge, SquaredError
 from eqprop.network.edge import Dense, Edge
@@ -13,17 +14,19 @@ from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy, Site
 from eqprop.network.model import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
 from eqprop.network.network import Network, layer_residuals, residual
-from eqprop.network.state import State
+from eqprop.network.state import Disturbance, State
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
     "CEnergy",
     "ConditionalGaussian",
+    "Continuation",
     "Conv",
     "Cost",
     "CrossEntropy",
     "Dense",
+    "Disturbance",
     "Edge",
     "EnergyBasedModel",
     "Gaussian",

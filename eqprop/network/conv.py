@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from eqprop.network.edge import Edge, Memory
+from eqprop.network.edge import Edge, Memory, alias
 from eqprop.network.pool import POOLS, Pool
 
 _backward = torch.ops.aten.convolution_backward
@@ -94,11 +94,14 @@ class Conv(Edge):
         return self.pool is None or self.pool.linear
 
     def forward(self, r: Tensor) -> Tensor:
-        product = nn.functional.conv2d(r, self.weight, None, self.stride, self.padding)
+        product = self._product(r)
         return product if self.pool is None else self.pool(product)
 
+    def _product(self, r: Tensor) -> Tensor:
+        return nn.functional.conv2d(r, self.weight, None, self.stride, self.padding)
+
     def drive(self, r: Tensor, out: Tensor, add: Tensor | None, memory: Memory) -> None:
-        product = nn.functional.conv2d(r, self.weight, None, self.stride, self.padding)
+        product = self._product(r)
         if self.pool is not None:
             product = self.pool.reduce(product, memory)
         torch.add(product, 0.0 if add is None else add, out=out)
@@ -108,6 +111,16 @@ class Conv(Edge):
     ) -> None:
         pulled = self._adjoint(r, self._spread(signal, memory), self.weight, (True, False))[0]
         torch.add(pulled, 0.0 if add is None else add, out=out)
+
+    def adjoint(self, r: Tensor, signal: Tensor) -> Tensor:
+        """As :class:`Edge` says: the pool is where this edge's own product puts it."""
+        if not isinstance(self.feedback, Conv) or self.pool is None:
+            return super().adjoint(r, signal)
+        product, here = alias(self._product(r)), alias(r)
+        (spread,) = torch.autograd.grad(self.pool(product), product, signal, create_graph=True)
+        back = self.feedback._product(here)
+        (pulled,) = torch.autograd.grad(back, here, spread, create_graph=True)
+        return pulled
 
     def gradient(
         self,

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from eqprop.network.analytic import log_softmax, softmax
 from eqprop.network.closed_form import ClosedForms
 from eqprop.network.local import Quadratic
 
@@ -23,7 +23,10 @@ class Cost(ClosedForms, ABC):
         "gradient": ("cost",),
         "curvature": ("cost", "gradient"),
         "quadratic": ("cost", "gradient"),
+        "analytic": ("cost", "gradient", "curvature"),
     }
+    analytic: ClassVar[bool] = False
+    """Whether all of this takes complex outputs too, as analytic functions of them."""
 
     @abstractmethod
     def cost(self, u_last: Tensor, target: Tensor) -> Tensor:
@@ -107,6 +110,8 @@ def _cost_by_energy(self: CEnergy, u_last: Tensor, target: Tensor) -> Tensor:
 class SquaredError(CEnergy):
     """C = ½ ‖u_L − y‖²."""
 
+    analytic = True
+
     def cost(self, u_last: Tensor, target: Tensor) -> Tensor:
         return 0.5 * (u_last - target).square().flatten(1).sum(1)
 
@@ -123,15 +128,17 @@ class SquaredError(CEnergy):
 class CrossEntropy(CEnergy):
     """C = −Σ_k y_k log softmax(u_L)_k: −log softmax(u_L)_y for a one-hot target."""
 
+    analytic = True
+
     def cost(self, u_last: Tensor, target: Tensor) -> Tensor:
-        return -(target * F.log_softmax(u_last, 1)).sum(1)
+        return -(target * log_softmax(u_last, 1)).sum(1)
 
     def gradient(self, u_last: Tensor, target: Tensor, out: Tensor) -> Tensor:
-        p = torch.softmax(u_last, 1, out=out)
+        p = softmax(u_last, 1, out)
         return p.mul_(target.sum(1, keepdim=True)).sub_(target)
 
     def curvature(self, u_last: Tensor, target: Tensor, out: Tensor) -> Tensor:
-        p = torch.softmax(u_last, 1, out=out)
+        p = softmax(u_last, 1, out)
         return torch.addcmul(p, p, p, value=-1.0, out=p).mul_(target.sum(1, keepdim=True))
 
 
@@ -154,19 +161,20 @@ class Nudge(NamedTuple):
 
     def gradient(self, u_last: Tensor, out: Tensor) -> Tensor:
         """β ∂C/∂u_L, into ``out``."""
-        return self.cost.gradient(u_last, self.target, out).mul_(self._a_sample(u_last))
+        return self.cost.gradient(u_last, self.target, out).mul_(per_sample(self.beta, u_last))
 
     def curvature(self, u_last: Tensor, out: Tensor) -> Tensor:
         """The diagonal of β ∂²C/∂u_L², into ``out``."""
-        return self.cost.curvature(u_last, self.target, out).mul_(self._a_sample(u_last))
+        return self.cost.curvature(u_last, self.target, out).mul_(per_sample(self.beta, u_last))
 
     def if_quadratic(self) -> Quadratic | None:
         """The nudge as ½ w ‖u‖² − v · u; None where the cost is not of that form."""
         found = self.cost.quadratic(self.target)
         if found is None:
             return None
-        beta = self._a_sample(self.target)
-        return Quadratic(beta * found.w, beta * found.v)
+        beta = per_sample(self.beta, self.target)
+        flat = isinstance(found.w, float) and found.w == 0.0
+        return Quadratic(0.0 if flat else beta * found.w, beta * found.v)
 
     def quadratic(self) -> Quadratic:
         """As ``if_quadratic``.
@@ -181,9 +189,10 @@ class Nudge(NamedTuple):
             )
         return found
 
-    def _a_sample(self, like: Tensor) -> Tensor:
-        """β in a shape that broadcasts to ``like``."""
-        return self.beta.view(-1, *[1] * (like.dim() - 1)) if self.beta.dim() else self.beta
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """A scalar as it is; (batch,) in a shape that broadcasts to ``like`` (batch, …)."""
+    return value.view(-1, *[1] * (like.dim() - 1)) if value.dim() else value
 
 
 def fitting(target: Tensor, u_last: Tensor) -> Tensor:

@@ -35,11 +35,14 @@ class Edge(nn.Module, ClosedForms, ABC):
     Attributes:
         source, target: the layers that it joins, set by the network.
         bias: a parameter that is added to the drive of the target, if the edge has one.
+        feedback: an edge of the same kind whose weights take the place of this one's in the
+            adjoint; None for the same weights in both directions.
     """
 
     closed_forms: ClassVar = {
         "drive": ("forward",),
         "pull": ("forward", "drive"),
+        "adjoint": ("forward", "drive"),
         "gradient": ("forward", "drive"),
         "squared_norm": ("forward", "drive"),
         "linear": ("forward", "drive"),
@@ -51,6 +54,12 @@ class Edge(nn.Module, ClosedForms, ABC):
         super().__init__()
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
         self.source, self.target = 0, 1
+        self.feedback: Edge | None = None
+
+    @property
+    def back(self) -> Edge:
+        """The edge by whose weights signals come back: ``feedback``, or this one."""
+        return self if self.feedback is None else self.feedback
 
     @abstractmethod
     def forward(self, r: Tensor) -> Tensor:
@@ -69,8 +78,9 @@ class Edge(nn.Module, ClosedForms, ABC):
         return bias if bias is None or rest == 0 else bias.view(-1, *[1] * rest)
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """The parameters of K, without the bias."""
-        return (p for name, p in self.named_parameters() if name != "bias")
+        """The parameters of K, without the bias and those of ``feedback``."""
+        named = self.named_parameters()
+        return (p for name, p in named if name != "bias" and not name.startswith("feedback."))
 
     def drive(self, r: Tensor, out: Tensor, add: Tensor | None, memory: Memory) -> None:
         """Write K(r) + ``add`` into ``out``; ``add`` may be ``out`` itself, or a bias.
@@ -88,6 +98,16 @@ class Edge(nn.Module, ClosedForms, ABC):
             leaf = r.detach().requires_grad_()
             (pulled,) = torch.autograd.grad(self.forward(leaf), leaf, signal)
         out.copy_(pulled if add is None else pulled + add)
+
+    def adjoint(self, r: Tensor, signal: Tensor) -> Tensor:
+        """What the source receives of ``signal``, by ``back``: differentiable in all it depends on.
+
+        Of an edge that is not linear, and has feedback weights, it is what ``pull`` of these makes
+        of the memory of this edge.
+        """
+        here = alias(r)
+        (pulled,) = torch.autograd.grad(self.back.forward(here), here, signal, create_graph=True)
+        return pulled
 
     def gradient(
         self,
@@ -135,6 +155,11 @@ class Edge(nn.Module, ClosedForms, ABC):
             probe = back / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         largest = float(stiffness.max()) if isinstance(stiffness, Tensor) else stiffness
         return norm.detach() * largest
+
+
+def alias(x: Tensor) -> Tensor:
+    """x under another name, by which autograd can derive with x held; its graph goes on to x."""
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
 class Dense(Edge):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from eqprop.network.activation import ACTIVATIONS, Activation
 from eqprop.network.local import LocalEnergy, Quadratic, Site
@@ -19,7 +21,7 @@ class Gaussian(LocalEnergy):
     """
 
     scale = 2.0
-    feedforward = True
+    feedforward = analytic = True
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
         return 0.5 * (u - d).square()
@@ -58,6 +60,7 @@ class Hopfield(LocalEnergy):
     Source: Scellier & Bengio (2017), equation 1.
     """
 
+    analytic = True
     suits_pictures = ("hard_sigmoid", "identity")
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
@@ -98,6 +101,8 @@ class Hopfield(LocalEnergy):
                 f"hard_sigmoid), not {s.phi.name}"
             )
         total = s.d if s.p is None else s.p
+        if s.phi.is_identity:
+            return out.copy_(_nudged(total, cost, self.scale, out))
         if s.phi.unit_slopes and not isinstance(cost.v, Tensor):  # 0 lies in the range of all
             return s.phi.value_(total, out)
         stiffness = torch.as_tensor(1.0 + cost.w / self.scale)
@@ -129,7 +134,7 @@ class PredictiveCoding(LocalEnergy):
     """
 
     acts_on_drive = True
-    feedforward = True
+    feedforward = analytic = True
     suits_dense = suits_pictures = ("relu", "identity")
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
@@ -174,16 +179,55 @@ class PredictiveCoding(LocalEnergy):
         return _rate(s.phi, total, out) if inside else total
 
 
+class Readout(PredictiveCoding):
+    """The terms of an output that is no state: the nudge acts on the layers that it reads.
+
+    With u = d − β ∂C/∂u(d) the layer sends back the signal −β ∂C/∂u(d), and none in a free phase:
+    all as if F were the energy of the other layers and β C(d).
+    """
+
+    reads_out = True
+
+    def domain(self, phi: Activation) -> tuple[float, float]:
+        if not phi.is_identity:
+            raise ValueError(
+                f"model.readout=true: what is read out is linear; choose "
+                f"model.output_activation=identity, not {phi.name}"
+            )
+        return super().domain(phi)
+
+    def project(self, s: Site, nudge: Tensor | Quadratic | None, out: Tensor | None) -> Tensor:
+        """d, the nudge's gradient at d taken off."""
+        if isinstance(nudge, Quadratic):
+            nudge = s.d * nudge.w - nudge.v
+        return super().project(s, nudge, out)
+
+
 class RateHopfield(LocalEnergy):
     """E = Σ_{l ≥ 1} Σ G_l(u_l) − u_l · d_l with G' = φ⁻¹: at equilibrium, u = φ(d + feedback).
 
     What most published code calls a Hopfield network. Its equilibria are those of
     :class:`Hopfield` where φ is a projection (relu, hard_sigmoid, relu6, identity).
     Source: Hopfield (1984), equation 5.
+
+    Args:
+        readout: the output is d itself, no state, and sends nothing back but the nudge: with
+            ``cost=cross_entropy`` a softmax on the last state (Laborieux et al. 2021).
     """
 
-    acts_on_drive = True
+    acts_on_drive = analytic = True
     suits_dense = suits_pictures = ("hard_sigmoid", "identity")
+
+    def __init__(
+        self,
+        readout: Annotated[
+            bool, Doc("the output is no state, but reads the layer below; only a nudge acts back")
+        ] = False,
+    ) -> None:
+        self.readout = readout
+
+    def of_output(self) -> LocalEnergy:
+        return Readout() if self.readout else self
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
         return phi.primitive(u) - r * d
@@ -219,6 +263,8 @@ class RateHopfield(LocalEnergy):
         The tangent's, 1 / φ'(φ⁻¹(u)), would: it is steepest at the ends of the range. It counts
         where u is at φ(p) already, and where φ is piecewise linear.
         """
+        if s.phi.is_identity:
+            return out.fill_(1.0)
         if s.phi.pieces:
             return super().curvature(s, p, pulled, norm, out)
         v = s.phi.inverse(s.u)
@@ -228,10 +274,11 @@ class RateHopfield(LocalEnergy):
         return torch.where(near, tangent, (v - p) / gap, out=out)
 
     def minimise(self, s: Site, cost: Quadratic, out: Tensor) -> Tensor:
-        """φ(p), or φ((p + v) / (1 + w)) where φ is a projection."""
+        """φ(p + v), or φ((p + v) / (1 + w)) where φ is a projection."""
         total = s.d if s.p is None else s.p
-        if isinstance(cost.v, Tensor) or cost.w:
-            if not s.phi.unit_slopes:
+        curved = isinstance(cost.w, Tensor) or cost.w != 0.0
+        if isinstance(cost.v, Tensor) or curved:
+            if curved and not s.phi.unit_slopes:
                 raise ValueError(
                     "dynamics=exact: the layer that is nudged needs an activation that is a "
                     f"projection (identity, relu, hard_sigmoid, relu6), not {s.phi.name}; choose "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from eqprop.network.cost import per_sample
+from eqprop.network.edge import Edge
 from eqprop.network.network import Network
 from eqprop.network.state import State
 
@@ -14,8 +16,12 @@ from eqprop.network.state import State
 class WeightGradient:
     """Σ_k c_k ∂⟨E⟩/∂θ(u_k) over states u_k, ⟨⟩ the batch mean, in ``parameters()`` order.
 
+    Where states are complex it is the real part of the sum.
     ``begin``, then ``add`` at each state, then ``finish``. The input is the same in all of them:
     of the edges that begin in a clamped layer the signals are summed, and multiplied once.
+
+    Feedback weights that learn are given the same contrast, of the same two layers, as the weights
+    beside them (Kolen & Pollack 1994): weight decay then makes the two equal in time.
     """
 
     def __init__(self, network: Network) -> None:
@@ -28,6 +34,12 @@ class WeightGradient:
             for into in network.into
             for edge in into
         }
+        self._learned = [  # feedback weights, and the weights that they are updated with
+            (self.out[place.pop(id(p))], own)
+            for edge, of_edge in self._of_edge.items()
+            if edge.feedback is not None
+            for p, own in zip(edge.feedback.weights(), of_edge, strict=False)
+        ]
         self._of_bias = [
             None if edge is None else self.out[place.pop(id(edge.bias))] for edge in network.biases
         ]
@@ -51,8 +63,12 @@ class WeightGradient:
         self._begun = False
 
     @torch.no_grad()
-    def add(self, state: State, c: float) -> None:
-        """Add c · ∂⟨E⟩/∂θ at the state as it is."""
+    def add(self, state: State, c: float | Tensor) -> None:
+        """Add c · ∂⟨E⟩/∂θ at the state as it is: a number, or a tensor, one number or (batch,)."""
+        with state.reading():
+            self._add(state, c)
+
+    def _add(self, state: State, c: float | Tensor) -> None:
         network, first = self.network, not self._begun
         self._begun = True
         if network.by_autograd:
@@ -61,12 +77,17 @@ class WeightGradient:
         if self._others:
             parameters, buffers = zip(*self._others, strict=True)
             self._add_by_autograd(state, c, first, parameters, buffers)
-        scale = self._scale(state) * c
         for layer in range(1, network.n_layers):
             signal, total = network.signal(state, layer), state.contrast[layer]
-            torch.mul(signal, c, out=total) if first else total.add_(signal, alpha=c)
+            factor = 1.0
+            if isinstance(c, Tensor):  # the signal itself is of the state: it stays
+                signal = torch.mul(signal, per_sample(c, signal), out=state.work[layer])
+            else:
+                factor = c
+            torch.mul(signal, factor, out=total) if first else total.add_(signal, alpha=factor)
+            scale = self._scale(state) * factor
             for edge in network.into[layer]:
-                if not state.clamped[edge.source]:
+                if not _summed(state, edge):
                     rate = network.rate(state, edge.source)
                     memory = state.memory[edge]
                     edge.gradient(rate, signal, scale, self._of_edge[edge], not first, memory)
@@ -74,22 +95,34 @@ class WeightGradient:
     @torch.no_grad()
     def finish(self, state: State) -> list[Tensor]:
         """The sum; the next ``begin`` writes into the same tensors."""
-        network, scale = self.network, self._scale(state)
+        network = self.network
         if not self._begun:  # nothing has been added
             for gradient in self.out:
                 gradient.zero_()
         if network.by_autograd or not self._begun:
             return self.out
-        for layer in range(1, network.n_layers):
-            total, bias = state.contrast[layer], self._of_bias[layer]
-            for edge in network.into[layer]:
-                if state.clamped[edge.source]:
-                    rate = network.rate(state, edge.source)
+        rates = {e: network.rate(state, e.source) for e in network.edges if _summed(state, e)}
+        return self.of_signals(state, state.contrast, rates, self._scale(state))
+
+    @torch.no_grad()
+    def of_signals(
+        self, state: State, signals: Sequence[Tensor], rates: Mapping[Edge, Tensor], scale: float
+    ) -> list[Tensor]:
+        """``scale · Σ_batch σ_target · ∂K(r)/∂θ``, for signals σ by layer and rates r by edge.
+
+        It is written for the edges in ``rates``, and for every bias.
+        """
+        for layer in range(1, self.network.n_layers):
+            signal, bias = signals[layer], self._of_bias[layer]
+            for edge in self.network.into[layer]:
+                if edge in rates:
                     memory = state.memory[edge]
-                    edge.gradient(rate, total, scale, self._of_edge[edge], False, memory)
+                    edge.gradient(rates[edge], signal, scale, self._of_edge[edge], False, memory)
             if bias is not None:
-                rest = [dim for dim in range(total.dim()) if dim != 1]
-                torch.sum(total, rest, out=bias).mul_(scale)
+                rest = [dim for dim in range(signal.dim()) if dim != 1]
+                torch.sum(signal.real, rest, out=bias).mul_(scale)
+        for back, forth in self._learned:
+            back.copy_(forth)
         return self.out
 
     def _scale(self, state: State) -> float:
@@ -98,16 +131,24 @@ class WeightGradient:
     def _add_by_autograd(
         self,
         state: State,
-        c: float,
+        c: float | Tensor,
         first: bool,
         parameters: Sequence[Tensor],
         buffers: Sequence[Tensor],
     ) -> None:
         with torch.enable_grad():
-            loss = self.network.energy([layer.detach() for layer in state.u]).mean()
+            loss = (self.network.energy([layer.detach() for layer in state.u]) * c).mean()
             grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         for buffer, grad in zip(buffers, grads, strict=True):
             if first:
                 buffer.zero_()
             if grad is not None:
-                buffer.add_(grad, alpha=c)
+                buffer.add_(grad)
+
+
+def _summed(state: State, edge: Edge) -> bool:
+    """Whether the edge is the same function of the same rate in all phases.
+
+    A disturbance may change its weights between two, and with them the arg-max of a pool.
+    """
+    return state.clamped[edge.source] and (edge.linear or state.noise is None)

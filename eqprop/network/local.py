@@ -76,17 +76,22 @@ class LocalEnergy(ClosedForms, ABC):
         "minimise": _TERMS,
         "project": _TERMS,
         "feedforward": (*_TERMS, "forward"),
+        "analytic": (*_TERMS, "stiffness", "curvature"),
     }
     scale = 1.0
     acts_on_drive = False
     """Whether φ acts on the drive, and the rate is the state itself."""
     feedforward = False
+    analytic = False
+    """Whether the terms take complex u, r and d too, and continue the energy analytically."""
     suits_dense: ClassVar[tuple[str, str]] = ("sigmoid", "sigmoid")
     suits_pictures: ClassVar[tuple[str, str]] = ("sigmoid", "sigmoid")
     """The activations, of hidden layers and output, that train well: of dense layers, and of
     convolutions."""
     own_curvature = 1.0
     """∂²ε/∂u² of a unit by itself: a Newton step divides by no less."""
+    reads_out = False
+    """Whether the layer is no state of the network, but a function of its drive and the nudge."""
 
     @abstractmethod
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
@@ -107,6 +112,10 @@ class LocalEnergy(ClosedForms, ABC):
             ValueError: if the energy is not known for this activation.
         """
         return -math.inf, math.inf
+
+    def of_output(self) -> LocalEnergy:
+        """The terms of the output layer: the same, unless that one is only read out."""
+        return self
 
     def input_term(self, u: Tensor) -> Tensor | None:
         """What each unit of the input layer adds, of u's shape, differentiable; None: nothing."""
@@ -191,6 +200,11 @@ class LocalEnergy(ClosedForms, ABC):
                 return out.zero_()
             (found,) = torch.autograd.grad(value.sum(), leaf)
         return out.copy_(found)
+
+
+def nudged_at(terms: LocalEnergy, s: Site) -> Tensor:
+    """Where the gradient of the cost is taken: at the state, or at the drive where it is none."""
+    return s.d if terms.reads_out else s.u
 
 
 class InputTerms(LocalEnergy):

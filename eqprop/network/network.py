@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from eqprop.network.activation import Activation
 from eqprop.network.cost import Nudge
-from eqprop.network.edge import Edge, Shape
-from eqprop.network.local import InputTerms, LocalEnergy, Site
+from eqprop.network.edge import Edge, Shape, alias
+from eqprop.network.field import Field
+from eqprop.network.local import InputTerms, LocalEnergy, Site, nudged_at
 from eqprop.network.state import State
 from eqprop.network.topology import check_edges, in_order
 
@@ -37,6 +38,7 @@ class Network(nn.Module):
         cycle: layers that edges go around through, where they do: then there is no such order.
         domains: the interval in which the energy of a unit is finite, for each layer.
         bounded: whether the energy of a unit is finite in an interval only.
+        plain: whether no subclass overrides what is computed of the local terms.
         descends_by_terms: whether ``descend`` of the local terms is a step down `gradient`: it does
             not look for kinks that can hold a unit, and knows of no subclass.
     """
@@ -54,7 +56,7 @@ class Network(nn.Module):
         self.phi = list(phi)
         self.local = local
         self.rate_phi = [local.rate_phi(layer) for layer in self.phi]
-        self.terms = [InputTerms(local), *[local] * (self.n_layers - 1)]
+        self.terms = [InputTerms(local), *[local] * (self.n_layers - 2), local.of_output()]
         self.W = nn.ModuleList(edges)
         self.edges = list(edges)
         self.channels_last = False
@@ -62,12 +64,13 @@ class Network(nn.Module):
         self.into = [[e for e in edges if e.target == layer] for layer in range(self.n_layers)]
         self.out_of = [[e for e in edges if e.source == layer] for layer in range(self.n_layers)]
         kinks = any(type(phi).at_kinks_ is not Activation.at_kinks_ for phi in self.rate_phi)
-        parts = ("rate", "drive", "signal", "site", "newton_terms")
-        plain = self.layerwise and not self._overrides(*parts)
-        self.descends_by_terms = plain and not kinks
+        parts = ("rate", "drive", "signal", "site", "nudge_at", "newton_terms")
+        self.plain = self.layerwise and not self._overrides(*parts)
+        self.descends_by_terms = self.plain and not kinks
         self.drives = [[e.target for e in out] for out in self.out_of]
         everywhere = -math.inf, math.inf
-        self.domains = [everywhere, *(local.domain(layer) for layer in self.phi[1:])]
+        above = zip(self.terms[1:], self.phi[1:], strict=True)
+        self.domains = [everywhere, *(terms.domain(phi) for terms, phi in above)]
         self.bounded = any(domain != everywhere for domain in self.domains)
         check_edges(self.shapes, self.edges)
         self.order, self.cycle = in_order(self.n_layers, self.edges)
@@ -109,6 +112,11 @@ class Network(nn.Module):
         return any(getattr(type(self), name) is not getattr(Network, name) for name in names)
 
     @property
+    def asymmetric(self) -> bool:
+        """Whether an edge has feedback weights of its own: then layers follow no energy's slope."""
+        return any(edge.feedback is not None for edge in self.edges)
+
+    @property
     def layerwise(self) -> bool:
         """Whether layers can be moved by the closed forms of the local terms."""
         return not self._overrides("energy", "driven", "gradient", "layer_gradient")
@@ -133,7 +141,7 @@ class Network(nn.Module):
         u = {0: x.reshape(len(x), *self.shapes[0])}
         rates = {0: self.rate_phi[0](u[0])}
         for layer in self.order:
-            u[layer] = self.local.forward(self.driven(layer, rates), self.phi[layer])
+            u[layer] = self.terms[layer].forward(self.driven(layer, rates), self.phi[layer])
             rates[layer] = self.rate_phi[layer](u[layer])
         return u[self.n_layers - 1]
 
@@ -142,6 +150,28 @@ class Network(nn.Module):
         rates = [phi(layer) for phi, layer in zip(self.rate_phi, u, strict=True)]
         drives = [u[0], *(self.driven(layer, rates) for layer in range(1, self.n_layers))]
         return self._sum(u, rates, drives)
+
+    def field(self, u: Sequence[Tensor], layers: Sequence[int] | None = None) -> list[Tensor]:
+        """V(u) of each layer above the input, or of ``layers``, without a cost; differentiable.
+
+        V is the vector field that the layers follow: −∂E/∂u, with the feedback weights in the
+        adjoints where edges have some. Each is (batch, *shape).
+        """
+        layers = range(1, self.n_layers) if layers is None else layers
+        if not self.by_autograd:
+            parts = self.field_parts(u)
+            return [parts.force(layer) for layer in layers]
+        with torch.enable_grad():
+            own = [alias(layer) for layer in u]
+            wanted = [own[layer] for layer in layers]
+            grads = torch.autograd.grad(
+                self.energy(own).sum(), wanted, create_graph=True, materialize_grads=True
+            )
+        return [-g for g in grads]
+
+    def field_parts(self, u: Sequence[Tensor]) -> Field:
+        """What the field at ``u`` is made of."""
+        return Field(self.terms, self.phi, self.rate_phi, self.out_of, self.driven, u)
 
     def driven(self, layer: int, rates: Any) -> Tensor:
         """The drive of ``layer``, differentiable, from the rates by layer."""
@@ -153,7 +183,7 @@ class Network(nn.Module):
         self, u: Sequence[Tensor], rates: Sequence[Tensor], drives: Sequence[Tensor]
     ) -> Tensor:
         terms = [
-            self.local.value(u[layer], rates[layer], drives[layer], self.phi[layer])
+            self.terms[layer].value(u[layer], rates[layer], drives[layer], self.phi[layer])
             for layer in range(1, self.n_layers)
         ]
         if (of_input := self.local.input_term(u[0])) is not None:
@@ -191,7 +221,7 @@ class Network(nn.Module):
         """σ of ``layer``."""
         self.rate(state, layer)
         self.drive(state, layer)
-        return self.local.signal(state.sites[layer], state.signal[layer])
+        return self.terms[layer].signal(state.sites[layer], state.signal[layer])
 
     def site(self, state: State, layer: int, signals: Mapping[int, Tensor] | None = None) -> Site:
         """What the local terms see of ``layer``: all that it holds is up to date now.
@@ -207,7 +237,7 @@ class Network(nn.Module):
         for edge in self.out_of[layer]:
             to = edge.target
             signal = signals[to] if signals is not None else self.signal(state, to)
-            edge.pull(site.r, signal, site.p, add, state.memory[edge])
+            edge.back.pull(site.r, signal, site.p, add, state.memory[edge])
             add = site.p
         return site
 
@@ -236,11 +266,15 @@ class Network(nn.Module):
                 state.gradient[-1].add_(nudge.gradient(state.u[-1], state.work[-1]))
         else:
             for layer in free:
-                own = nudge if layer == self.n_layers - 1 else None
+                own = self.nudge_at(state, layer, nudge)
                 self.layer_gradient(state, layer, self.site(state, layer), own).mul_(
                     self.local.scale
                 )
         return [g if layer in free else None for layer, g in enumerate(state.gradient)]
+
+    def nudge_at(self, state: State, layer: int, nudge: Nudge | None) -> Nudge | None:
+        """What of ``nudge`` acts on ``layer``: all of it on the output."""
+        return nudge if layer == self.n_layers - 1 else None
 
     def layer_gradient(
         self, state: State, layer: int, site: Site, nudge: Nudge | None = None
@@ -266,7 +300,7 @@ class Network(nn.Module):
         torch.sub(terms.state_term(site, out), pulled, out=out)
         bend = state.curvature[layer]
         if nudge is not None:  # before what holds at a kink is asked, for it pulls as well
-            out.add_(nudge.gradient(site.u, bend), alpha=1.0 / terms.scale)
+            out.add_(nudge.gradient(nudged_at(terms, site), bend), alpha=1.0 / terms.scale)
         if phi.pieces:
             phi.at_kinks_(out, pulled, site.u)
         rest_at_bounds_(out, site.u, self.domains[layer])
@@ -299,7 +333,7 @@ class Network(nn.Module):
         constant = True
         for edge in self.out_of[layer]:
             self.signal(state, edge.target)
-            stiffness = self.local.stiffness(state.sites[edge.target])
+            stiffness = self.terms[edge.target].stiffness(state.sites[edge.target])
             constant = constant and edge.linear and not isinstance(stiffness, Tensor)
             if isinstance(stiffness, Tensor) or stiffness != 0.0:
                 rate, memory = self.rate(state, layer), state.memory[edge]
@@ -318,7 +352,7 @@ class Network(nn.Module):
         for layer in self.order:
             drive = self.drive(state, layer)
             if not state.clamped[layer]:
-                state.u[layer].copy_(self.local.forward(drive, self.phi[layer]))
+                state.u[layer].copy_(self.terms[layer].forward(drive, self.phi[layer]))
                 state.moved(layer)
         if state.holding and self.feedforward and not any(state.clamped[1:]):
             state.at_rest = set(range(1, self.n_layers))

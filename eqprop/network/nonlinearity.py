@@ -31,10 +31,13 @@ class Activation(ClosedForms):
         "pieces": (*_OF, "pullback"),
         "range": _OF,
         "is_identity": (*_OF, "value_"),
+        "analytic": (*_OF, "value_", "pullback", "slope_", "second_pullback"),
         "inverse": _OF,
         "primitive": _OF,
     }
     is_identity = False
+    analytic = False
+    """Whether all of this takes complex u and r too, and continues φ analytically."""
     pieces: tuple[tuple[float, float, float, float], ...] = ()
     """Where φ is piecewise linear: (low, high, slope, intercept) of each piece."""
     range = (-math.inf, math.inf)

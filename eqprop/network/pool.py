@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eqprop.network.analytic import softmax
 from eqprop.network.edge import Memory
 
 _max_backward = torch.ops.aten.max_pool2d_with_indices_backward
@@ -20,10 +21,13 @@ class Pool(ABC):
     Attributes:
         mixes: whether several pixels of a window count.
         linear: whether the pool of a sum is the sum of the pools.
+        analytic: whether it takes complex pixels too, as an analytic function of them; one that is
+            linear need not.
     """
 
     mixes = True
     linear = False
+    analytic = False
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -81,13 +85,15 @@ class Average(Pool):
 class Soft(Pool):
     """Σ x eˣ / Σ eˣ over a window: smooth, between the mean and the largest."""
 
+    analytic = True
+
     def __call__(self, x: Tensor) -> Tensor:
         windows = self._windows(x)
-        return (torch.softmax(windows, -1) * windows).sum(-1)
+        return (softmax(windows, -1) * windows).sum(-1)
 
     def reduce(self, x: Tensor, memory: Memory) -> Tensor:
         windows = self._windows(x)
-        shares = torch.softmax(windows, -1)
+        shares = softmax(windows, -1)
         found = (shares * windows).sum(-1)
         memory["slope"] = shares * (1.0 + windows - found.unsqueeze(-1))  # ∂/∂x of the share's mean
         return found

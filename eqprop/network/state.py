@@ -7,7 +7,7 @@ passes over memory cost more than its arithmetic) and what a CUDA graph needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, SupportsIndex
 
 import torch
@@ -56,6 +56,26 @@ class Snapshot(NamedTuple):
     hold: object | None
 
 
+class Disturbance:
+    """What a device does to a state besides relaxing it: nothing, until a subclass says so.
+
+    Attributes:
+        each_step: whether ``step`` is to be called.
+    """
+
+    each_step = False
+
+    def phase(self, state: State, nudged: bool) -> None:
+        """A phase begins."""
+
+    def step(self, state: State) -> None:
+        """A relaxation has taken a step."""
+
+    def reading(self, state: State) -> AbstractContextManager[None]:
+        """Within it the layers are as they are read; at its end they are what they were."""
+        return nullcontext()
+
+
 class State:
     """What a network relaxes: the layers of one batch, and which of them are clamped.
 
@@ -76,6 +96,7 @@ class State:
         norm: what a Newton step keeps of the edges out of a layer while the weights are held.
         rate_known, drive_known: whether a buffer holds what belongs to the layers as they are now.
         carries: whether a free phase may start from where the last batch ended.
+        noise: what disturbs it, if anything.
         memory: what each edge keeps of the rate it has driven with last, such as a pool's arg-max.
         at_rest: layers that no signal has reached since a feed-forward pass: there, the gradient
             is zero.
@@ -105,6 +126,7 @@ class State:
         self.memory: dict[Edge, Memory] = {edge: {} for edge in edges}
         self.generator = generator
         self.carries = False
+        self.noise: Disturbance | None = None
         self.at_rest: set[int] = set()
 
         def buffers() -> list[Tensor]:
@@ -138,12 +160,11 @@ class State:
         """
         self.u[layer] = value
         self.clamped[layer] = True
-        self.forget()
+        self.moved(layer)
 
     def release(self, layer: int) -> None:
         """Let ``layer`` move again, from where it is."""
         self.clamped[layer] = False
-        self.forget()
 
     @property
     def free(self) -> list[int]:
@@ -210,8 +231,9 @@ class State:
         return self._hold is not None
 
     def forget(self) -> None:
-        """Nothing is known any more: weights or layers have changed."""
+        """Nothing is known any more, nor by a copy: weights or layers have changed."""
         layers = len(self.u)
+        self._hold = object() if self.holding else None
         self.rate_known, self.drive_known = [False] * layers, [False] * layers
         self.norm: list[Tensor | float | None] = [None] * layers
         self.at_rest = set()
@@ -223,6 +245,10 @@ class State:
             self.drive_known[target] = False
         if self.at_rest:
             self.at_rest -= self._reach[layer]
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within it the layers are what is read of them: of a noisy device not what they are."""
+        return nullcontext() if self.noise is None else self.noise.reading(self)
 
 
 def _narrow(u: Tensor) -> Tensor:

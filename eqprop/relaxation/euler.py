@@ -11,6 +11,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from eqprop.network import Network, Nudge, Site, State, residual
+from eqprop.network.cost import per_sample
+from eqprop.network.edge import alias
 from eqprop.network.network import rest_at_bounds_
 from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.solver import Solver, Steps, StepSize, TimeConstant
@@ -32,6 +34,7 @@ class Euler(Solver):
     """
 
     capturable: ClassVar = True
+    moves_complex: ClassVar = True
 
     def __init__(
         self,
@@ -57,6 +60,14 @@ class Euler(Solver):
         self.clip = clip
         self._size = self._energy = torch.empty(0)  # (batch,): each sample's step, and its energy
 
+    def check(self, network: Network) -> None:
+        super().check(network)
+        if self.adaptive and network.asymmetric:
+            raise ValueError(
+                "dynamics.adaptive=true: with feedback weights of their own (model.feedback) the "
+                "layers follow no energy that could fall; choose dynamics.adaptive=false"
+            )
+
     def bounds(self, network: Network, layer: int) -> tuple[float, float] | None:
         """The interval that ``layer`` is kept in; None for no bound."""
         if layer == 0:
@@ -66,6 +77,12 @@ class Euler(Solver):
             least, most = network.phi[layer].range if self.clip == "auto" else self.clip
             low, high = max(low, least), min(high, most)
         return None if math.isinf(low) and math.isinf(high) else (float(low), float(high))
+
+    def complex_obstacle(self) -> str | None:
+        if self.adaptive or self.clip is not None:
+            key = "clip" if self.clip is not None else "adaptive"
+            return f"dynamics.{key} compares sizes, and complex numbers have no order"
+        return super().complex_obstacle()
 
     def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
         if self.adaptive:
@@ -84,7 +101,7 @@ class Euler(Solver):
             return
         step, last = self.dt / self.tau, len(state.u) - 1
         free = state.free
-        sites = _sites(network, state, free)  # before any of them moves
+        sites = sites_of(network, state, free)  # before any of them moves
         pull = None
         if nudge is not None and last in free:
             pull = nudge.gradient(state.u[last], state.gradient[last])
@@ -114,14 +131,13 @@ class Euler(Solver):
 
     def next(self, network: Network, u: Sequence[Tensor], nudge: Nudge | None) -> list[Tensor]:
         with torch.enable_grad():
-            leaves = [
-                layer if layer.requires_grad else layer.detach().requires_grad_() for layer in u[1:]
-            ]
-            total = network.energy([u[0], *leaves])
+            force = network.field(u)
             if nudge is not None:
-                total = total + nudge.energy(leaves[-1])
-            grads = torch.autograd.grad(total.sum(), leaves, create_graph=True)
-            moved = [layer - self.dt / self.tau * g for layer, g in zip(leaves, grads, strict=True)]
+                last = alias(u[-1])
+                (pull,) = torch.autograd.grad(nudge.energy(last).sum(), last, create_graph=True)
+                force[-1] = force[-1] - pull
+            step = self.dt / self.tau
+            moved = [layer + step * f for layer, f in zip(u[1:], force, strict=True)]
         for i, layer in enumerate(moved):
             if (bounds := self.bounds(network, i + 1)) is not None:
                 moved[i] = layer.clamp(*bounds)
@@ -153,7 +169,7 @@ class Euler(Solver):
         old = [layer.clone() for layer in state.u]
         for layer, grad in zip(state.u, gradient, strict=True):
             if grad is not None:
-                layer.addcmul_(grad, _a_sample(self._size, layer), value=-1.0)
+                layer.addcmul_(grad, per_sample(self._size, layer), value=-1.0)
         self._project(network, state)
         for i in state.free:
             state.moved(i)
@@ -162,19 +178,14 @@ class Euler(Solver):
         rose = ~(energy <= self._energy + slack)  # a NaN has risen too
         for layer, before, grad in zip(state.u, old, gradient, strict=True):
             if grad is not None:
-                layer.copy_(torch.where(_a_sample(rose, layer), before, layer))
+                layer.copy_(torch.where(per_sample(rose, layer), before, layer))
         self._energy = torch.where(rose, self._energy, energy)
         self._size *= torch.where(rose, SHRINK, GROW)
         self._size.clamp_(max=self.dt / self.tau)
 
 
-def _sites(network: Network, state: State, layers: Sequence[int]) -> list[Site]:
-    """The sites of these layers, each signal computed once."""
+def sites_of(network: Network, state: State, layers: Sequence[int]) -> list[Site]:
+    """The sites of these layers, all before any of them moves; each signal is computed once."""
     targets = {target for layer in layers for target in network.drives[layer]}
     signals = {target: network.signal(state, target) for target in targets}
     return [network.site(state, layer, signals) for layer in layers]
-
-
-def _a_sample(values: Tensor, layer: Tensor) -> Tensor:
-    """``values`` (batch,) in a shape that scales each sample of ``layer``."""
-    return values.view(-1, *[1] * (layer.dim() - 1))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from eqprop.network import Network, Nudge, State
-from eqprop.network.local import Quadratic, Site
+from eqprop.network.edge import alias
+from eqprop.network.local import Quadratic, Site, nudged_at
 
 
 def swept(
@@ -20,6 +21,7 @@ def swept(
     rule: str,
     share: float,
     clip: float,
+    place: str = "inside",
 ) -> list[Tensor]:
     """The layers after a sweep over ``layers`` by ``rule``, each taking ``share`` of its move.
 
@@ -34,7 +36,7 @@ def swept(
         own = nudge if layer == network.n_layers - 1 else None
         old = found[layer]
         if rule == "projected":
-            found[layer] = torch.lerp(old, _projected(network, found, layer, own), share)
+            found[layer] = torch.lerp(old, _projected(network, found, layer, own, place), share)
         elif rule == "exact":
             with torch.no_grad():
                 cost = Quadratic() if own is None else own.quadratic()
@@ -60,35 +62,32 @@ def _newton_move(
         least, scale = network.terms[layer].own_curvature, network.local.scale
         divisor, closed = curvature.abs().clamp_min(least).mul_(scale), closed * scale
     with torch.enable_grad():
-        here = at.view_as(at) if at.requires_grad else at.detach().requires_grad_()
+        here = alias(at)
         layers = [here if i == layer else other for i, other in enumerate(u)]
-        total = network.energy(layers)
-        total = total if nudge is None else total + nudge.energy(here)
-        (gradient,) = torch.autograd.grad(total.sum(), here, create_graph=True)
+        gradient = -network.field(layers, [layer])[0]
+        if nudge is not None:
+            (pull,) = torch.autograd.grad(nudge.energy(here).sum(), here, create_graph=True)
+            gradient = gradient + pull
     same = (gradient.detach() - closed).abs() <= math.sqrt(torch.finfo(closed.dtype).eps)
     return torch.where(same, gradient, closed) / divisor  # a kink or a bound holds the others
 
 
-def _projected(network: Network, u: list[Tensor], layer: int, nudge: Nudge | None) -> Tensor:
+def _projected(
+    network: Network, u: list[Tensor], layer: int, nudge: Nudge | None, place: str
+) -> Tensor:
     """What the rule projected moves ``layer`` to."""
-    local, phi = network.terms[layer], network.phi[layer]
+    parts, here = network.field_parts(u), alias(u[layer])
     with torch.enable_grad():
-        here = u[layer].view_as(u[layer]) if u[layer].requires_grad else u[layer].detach()
-        here = here if here.requires_grad else here.requires_grad_()
-        layers = [here if i == layer else other for i, other in enumerate(u)]
-        drive = network.driven(layer, [f(x) for f, x in zip(network.rate_phi, layers, strict=True)])
-        own = local.value(here, here, drive, phi).sum()
-        (feedback,) = torch.autograd.grad(
-            own - network.energy(layers).sum() / local.scale, here, create_graph=True
-        )
-        site = Site(phi, here, here, drive)
-        term = local.rate_term(site, torch.empty_like(drive))
         pull: Tensor | Quadratic | None = nudge and nudge.if_quadratic()
-        if nudge is not None and pull is None:
-            (pull,) = torch.autograd.grad(nudge.energy(here).sum(), here, create_graph=True)
-        return local.project(
-            site._replace(p=feedback if term is None else feedback + term), pull, None
-        )
+        drive, pressure = parts.drive(layer), parts.pressure(layer)
+        site = Site(network.phi[layer], here, parts.rates[layer], drive, pressure)
+        local = network.terms[layer]
+        if nudge is not None and (pull is None or place == "outside"):
+            at = alias(nudged_at(local, site))
+            (pull,) = torch.autograd.grad(nudge.energy(at).sum(), at, create_graph=True)
+        if isinstance(pull, Tensor) and place == "outside":
+            return local.project(site, None, None) - pull
+        return local.project(site, pull, None)
 
 
 def _within(new: Tensor, old: Tensor, network: Network, layer: int) -> Tensor:

@@ -14,6 +14,7 @@ class StopReason(Enum):
     STEP_LIMIT = "the step limit was reached"
     NOT_FINITE = "the state is no longer finite"
     EXACT = "the feed-forward pass is the free equilibrium"
+    NOTHING_FREE = "every layer is clamped"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.network import Network, Nudge, State, layer_residuals, residual
+from eqprop.network import Cost, Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
@@ -65,6 +65,8 @@ class Solver(ClosedForms, ABC):
 
     capturable: ClassVar = False
     """Whether every number of a step lies on the device: a class says so for itself only."""
+    moves_complex: ClassVar = False
+    """Whether a step moves complex states too: a class says so for itself only."""
     compiled = False
     """Whether whole phases run as compiled loops: their last digits differ."""
 
@@ -113,6 +115,11 @@ class Solver(ClosedForms, ABC):
                 f"dynamics.init='feedforward': {name} has no feed-forward state; choose auto, "
                 "normal or zeros"
             )
+        if network.terms[-1].reads_out and getattr(self, "rule", None) != "projected":
+            raise ValueError(
+                "model.readout=true: only sweeps by the rule projected put the output where it is "
+                "read; choose dynamics=auto, or dynamics=sweep dynamics.rule=projected"
+            )
 
     def seeks_equilibrium(self, network: Network) -> bool:
         """Whether a phase is meant to end at equilibrium: if not, a large residual is no fault."""
@@ -133,6 +140,16 @@ class Solver(ClosedForms, ABC):
         if not vars(type(self)).get("capturable", False):  # a base class cannot say it
             return f"{type(self).__name__} does not say that it can be captured (capturable = True)"
         return "dynamics.tol asks the GPU for a number at every step" if self.tol > 0 else None
+
+    def complex_obstacle(self) -> str | None:
+        """Why it cannot relax a complex state; None if it can."""
+        if not vars(type(self)).get("moves_complex", False):
+            return f"{type(self).__name__} does not say that it can (moves_complex = True)"
+        return None
+
+    def least_nudge(self, cost: Cost) -> float:
+        """The strength that every nudge by ``cost`` must exceed."""
+        return -math.inf
 
     def advance(self, network: Network, state: State, nudge: Nudge | None, n_steps: int) -> None:
         """Take ``n_steps`` steps that nobody looks at, as a compiled loop where there is one."""
@@ -195,6 +212,8 @@ class Solver(ClosedForms, ABC):
     def free_phase(self, network: Network, state: State, measure: bool = False) -> Relaxation:
         """Relax without a nudge from the first state to the free equilibrium."""
         with state.held():
+            if state.noise is not None:
+                state.noise.phase(state, nudged=False)
             if self.initialise(network, state):
                 known = 0.0 if measure else None
                 return Relaxation(0, StopReason.EXACT, residual=known, energy_change=known)
@@ -208,17 +227,24 @@ class Solver(ClosedForms, ABC):
         nudge: Nudge | None,
         n_steps: int,
         measure: bool = False,
+        after_step: Callable[[], None] | None = None,
     ) -> Relaxation:
         """Take up to ``n_steps`` from the present state.
 
         With ``measure`` the result holds the residual and the energy change, for which the device
-        is asked; without it, and with ``tol = 0``, it is not.
+        is asked; without it, and with ``tol = 0``, it is not. ``after_step`` may change weights if
+        it says so by ``state.forget``.
         """
+        if not state.free:
+            known = 0.0 if measure else None
+            return Relaxation(0, StopReason.NOTHING_FREE, residual=known, energy_change=known)
         with state.held():
+            if state.noise is not None:
+                state.noise.phase(state, nudged=nudge is not None or state.clamped[-1])
             if not measure:
-                return Relaxation(*self._steps(network, state, nudge, n_steps))
+                return Relaxation(*self._steps(network, state, nudge, n_steps, after_step))
             before, first, _ = self._look(network, state, nudge)
-            steps, reason, _ = self._steps(network, state, nudge, n_steps)
+            steps, reason, _ = self._steps(network, state, nudge, n_steps, after_step)
             after, last, layers = self._look(network, state, nudge)
         if not (math.isfinite(last) and math.isfinite(after - before)):
             reason = StopReason.NOT_FINITE
@@ -235,20 +261,39 @@ class Solver(ClosedForms, ABC):
         known = list(state.rate_known), list(state.drive_known)
         gradient = self.gradient(network, state, nudge)
         parts = layer_residuals(gradient)
-        found = float(network.energies(state, nudge).mean()), float(parts.sum())
+        energy = network.energies(state, nudge).mean().real
+        found = float(energy), float(parts.sum())
         state.rate_known, state.drive_known = known
         return *found, parts
 
     def _steps(
-        self, network: Network, state: State, nudge: Nudge | None, n_steps: int
+        self,
+        network: Network,
+        state: State,
+        nudge: Nudge | None,
+        n_steps: int,
+        after_step: Callable[[], None] | None = None,
     ) -> tuple[int, StopReason, float | None]:
         self.begin(network, state, nudge)
+        noise = state.noise if state.noise is not None and state.noise.each_step else None
+        one_by_one = noise is not None or after_step is not None
+
+        def end_step() -> None:
+            if noise is not None:
+                noise.step(state)
+            if after_step is not None:
+                after_step()
+
         if self.tol <= 0:
-            self.advance(network, state, nudge, n_steps)
+            at_once = 1 if one_by_one else max(1, n_steps)
+            for _ in range(0, n_steps, at_once):
+                self.advance(network, state, nudge, at_once)
+                end_step()
             return n_steps, StopReason.STEP_LIMIT, None
         last = None
         for step in range(n_steps):
             last = float(self.step_and_measure(network, state, nudge))
+            end_step()
             if last < self.tol:
                 return step + 1, StopReason.CONVERGED, last
             if not math.isfinite(last):

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Gt
 from torch import Tensor
-from typing_extensions import Doc
 
 from eqprop.network import ACTIVATIONS, Cost, Hopfield, LocalEnergy, Network, Nudge, State
-from eqprop.network.local import Quadratic, Site
+from eqprop.network.local import Quadratic, Site, nudged_at
 from eqprop.relaxation.compiled import Move
+from eqprop.relaxation.euler import sites_of
 from eqprop.relaxation.functional import swept
+from eqprop.relaxation.order import Clip, Order, Place, Rule, groups
 from eqprop.relaxation.solver import Init, NudgedSteps, Solver, Steps
-
-Rule = Annotated[
-    Literal["newton", "exact", "projected"],
-    Doc(
-        "how a layer moves: newton (gradient over curvature), exact (to its minimum), projected "
-        "(to where its own gradient vanishes, the signals it receives held)"
-    ),
-]
-Order = Annotated[
-    Literal["backward", "forward", "even_odd"],
-    Doc("which layers move in turn; even_odd: all that do not touch, the output's group first"),
-]
-Clip = Annotated[float, Gt(0), Doc("the furthest that a newton step moves a unit")]
 
 
 class Sweep(Solver):
@@ -46,15 +33,20 @@ class Sweep(Solver):
     Args:
         rule: how a layer moves.
         order: the groups: one layer each, from the output (``backward``) or from the input
-            (``forward``), or the colours of the graph (``even_odd``), so that no edge joins two
-            layers of one group.
+            (``forward``), or the colours of the graph (``even_odd`` from the output, ``odd_even``
+            from the first layer), so that no edge joins two layers of one group; or all at once
+            (``synchronous``). An output that is only read out moves last, and before a phase.
         clip: the furthest that a newton step moves a unit, in units of u.
+        nudge: of the rule projected: φ(drive + feedback − β ∂C/∂u) is ``inside``,
+            φ(drive + feedback) − β ∂C/∂u is ``outside`` (Ernoult et al. 2019). They differ where
+            the output is saturated.
         dt: the share of each move that is taken, in units of tau; 1 takes it whole.
         n_relax, n_nudged, keys: see :class:`Solver`; steps are sweeps.
     """
 
     default_init: Init = "zeros"
     capturable: ClassVar = True
+    moves_complex: ClassVar = True
 
     def __init__(
         self,
@@ -63,12 +55,21 @@ class Sweep(Solver):
         n_relax: Steps = 6,
         n_nudged: NudgedSteps = 4,
         clip: Clip = 1.0,
+        nudge: Place = "inside",
         **keys: Any,
     ) -> None:
         super().__init__(n_relax, n_nudged, **keys)
+        if order == "synchronous" and rule == "newton":
+            raise ValueError(
+                "dynamics.order=synchronous: newton moves one layer after the other; choose "
+                "dynamics.rule=projected"
+            )
+        if nudge == "outside" and rule != "projected":
+            raise ValueError(f"dynamics.nudge=outside: needs dynamics.rule=projected, not {rule}")
         self.rule = rule
         self.order = order
         self.clip = clip
+        self.nudge = nudge
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -81,10 +82,10 @@ class Sweep(Solver):
             one, last = torch.zeros(1, 1), layer == network.n_layers - 1
             site = Site(network.phi[layer], one, one, one, one, one)
             if self.rule == "projected":
-                network.local.project(site, None, one.clone())
+                network.terms[layer].project(site, None, one.clone())
             else:
                 nudge = Quadratic(1.0, one) if last else Quadratic()
-                network.local.minimise(site, nudge, one.clone())
+                network.terms[layer].minimise(site, nudge, one.clone())
 
     @classmethod
     def check_config(cls, config: Any) -> None:
@@ -94,12 +95,6 @@ class Sweep(Solver):
             ValueError: one line, with the key.
         """
         rule = "exact" if issubclass(cls, Exact) else getattr(config.dynamics, "rule", None)
-        beta = getattr(config.estimator, "beta", 1.0)
-        centered = getattr(config.estimator.constructor, "both_signs", False)
-        quadratic = getattr(config.cost.constructor, "quadratic", Cost.quadratic)
-        is_quadratic = quadratic is not Cost.quadratic
-        if rule in ("exact", "projected") and is_quadratic and (-beta if centered else beta) <= -1:
-            raise ValueError(f"estimator.beta={beta}: dynamics.rule={rule} needs nudges > -1")
         if rule != "exact":
             return
         local = getattr(config.model.constructor, "terms_of", config.model.constructor)
@@ -114,8 +109,13 @@ class Sweep(Solver):
                 raise ValueError(
                     f"model.activation={activation!r}: dynamics=exact needs one of {allowed}"
                 )
-        if not is_quadratic:
+        if getattr(config.cost.constructor, "quadratic", Cost.quadratic) is Cost.quadratic:
             raise ValueError("dynamics=exact: needs cost=mse, whose minimum is a closed form")
+
+    def least_nudge(self, cost: Cost) -> float:
+        """−1 where the rule puts the output at (… + β y) / (1 + β)."""
+        divides = self.rule != "newton" and type(cost).quadratic is not Cost.quadratic
+        return -1.0 if divides else -math.inf
 
     def seeks_equilibrium(self, network: Network) -> bool:
         """Not where the sweeps stand for a backward pass: as many as there are layers do."""
@@ -126,6 +126,12 @@ class Sweep(Solver):
         if self.rule != "newton" or self.order != "backward":
             return None
         return Move(newton=True, step=self.dt / self.tau, clip=self.clip)
+
+    def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
+        last = network.n_layers - 1
+        if network.terms[last].reads_out and not state.clamped[last]:
+            self.move_layer(network, state, nudge, last)
+            state.moved(last)
 
     def steps(self, network: Network, state: State, nudge: Nudge | None, n_steps: int) -> None:
         layers = self._layers(network, state)
@@ -140,8 +146,17 @@ class Sweep(Solver):
 
         At the equilibrium, where the gradient is zero, that leaves the derivative exact.
         """
-        layers = [layer for group in groups(network, self.order) for layer in group if layer]
-        return swept(network, u, nudge, layers, self.rule, self.dt / self.tau, self.clip)
+        how = self.rule, self.dt / self.tau, self.clip, self.nudge
+        found = list(u)
+        for group in groups(network, self.order):
+            layers = [layer for layer in group if layer]
+            if self.order == "synchronous":
+                moved = [swept(network, found, nudge, [layer], *how)[layer] for layer in layers]
+                for layer, new in zip(layers, moved, strict=True):
+                    found[layer] = new
+            else:
+                found = swept(network, found, nudge, layers, *how)
+        return found
 
     def _layers(self, network: Network, state: State) -> list[int]:
         """The free layers in turn, those of a group one after the other."""
@@ -152,24 +167,34 @@ class Sweep(Solver):
         self, network: Network, state: State, nudge: Nudge | None, layers: list[int]
     ) -> None:
         rests = state.at_rest if type(self).move_layer is Sweep.move_layer else ()
+        if self.order == "synchronous":
+            layers = self._move_together(network, state, nudge, layers)
         for layer in layers:
             if layer in rests and (nudge is None or layer < network.n_layers - 1):
                 continue  # the nudge has not reached it
             self.move_layer(network, state, nudge, layer)
             state.moved(layer)
 
+    def _move_together(
+        self, network: Network, state: State, nudge: Nudge | None, layers: list[int]
+    ) -> list[int]:
+        """Move all that are states, given the others as they were; returns what reads them."""
+        together = [layer for layer in layers if not network.terms[layer].reads_out]
+        for layer, site in zip(together, sites_of(network, state, together), strict=True):
+            self._put(network, state, nudge, layer, site)
+        for layer in together:
+            state.moved(layer)
+        return [layer for layer in layers if layer not in together]
+
     def move_layer(self, network: Network, state: State, nudge: Nudge | None, layer: int) -> None:
         """Move one layer by the rule."""
-        own = nudge if layer == network.n_layers - 1 else None
-        u, share = state.u[layer], self.dt / self.tau
-        if self.rule != "newton":
-            out = u if share == 1.0 else state.gradient[layer]
-            target = self._target(network, state, layer, own, out)
-            if target is not u:
-                u.lerp_(target, share)
-            return
         site = network.site(state, layer)
-        move = _newton_step(network, state, layer, site, own).clamp_(-self.clip, self.clip)
+        if self.rule != "newton":
+            self._put(network, state, nudge, layer, site)
+            return
+        own = network.nudge_at(state, layer, nudge)
+        u, share = state.u[layer], self.dt / self.tau
+        move = _clip_(_newton_step(network, state, layer, site, own), self.clip)
         old = state.work[layer].copy_(u) if network.rate_phi[layer].pieces else u
         u.sub_(move, alpha=share)
         if old is not u:
@@ -178,23 +203,45 @@ class Sweep(Solver):
         if math.isfinite(low) or math.isfinite(high):
             u.clamp_(low, high)
 
+    def _put(
+        self, network: Network, state: State, nudge: Nudge | None, layer: int, site: Site
+    ) -> None:
+        """Move one layer by the rule exact or projected, given the others as ``site`` has them."""
+        own = network.nudge_at(state, layer, nudge)
+        u, share = state.u[layer], self.dt / self.tau
+        out = u if share == 1.0 else state.gradient[layer]
+        target = self._target(network, state, layer, site, own, out)
+        if target is not u:
+            u.lerp_(target, share)
+
     def _target(
-        self, network: Network, state: State, layer: int, nudge: Nudge | None, out: Tensor
+        self,
+        network: Network,
+        state: State,
+        layer: int,
+        site: Site,
+        nudge: Nudge | None,
+        out: Tensor,
     ) -> Tensor:
         """Where the rules exact and projected put a layer, in ``out``."""
-        site, terms = network.site(state, layer), network.terms[layer]
+        terms = network.terms[layer]
         if self.rule == "exact":
             return terms.minimise(site, Quadratic() if nudge is None else nudge.quadratic(), out)
-        pull: Tensor | Quadratic | None = None
-        if nudge is not None:
-            pull = nudge.if_quadratic() or nudge.gradient(site.u, state.pulled[layer])
-        return terms.project(site, pull, out)
+        if nudge is None:
+            return terms.project(site, None, out)
+        if self.nudge == "inside" and (quadratic := nudge.if_quadratic()) is not None:
+            return terms.project(site, quadratic, out)
+        pull = nudge.gradient(nudged_at(terms, site), state.pulled[layer])
+        if self.nudge == "inside":
+            return terms.project(site, pull, out)
+        return torch.sub(terms.project(site, None, out), pull, out=out)
 
 
 class Newton(Sweep):
     """Sweeps by the rule ``newton``, the output layer first; keys as :class:`Sweep`'s."""
 
     capturable: ClassVar = True
+    moves_complex: ClassVar = True
 
     def __init__(self, n_relax: Steps = 6, n_nudged: NudgedSteps = 4, **keys: Any) -> None:
         super().__init__("newton", "backward", n_relax, n_nudged, **keys)
@@ -204,23 +251,10 @@ class Exact(Sweep):
     """Sweeps by the rule ``exact``, the output layer first: the energy can never rise."""
 
     capturable: ClassVar = True
+    moves_complex: ClassVar = True
 
     def __init__(self, n_relax: Steps = 10, n_nudged: NudgedSteps = None, **keys: Any) -> None:
         super().__init__("exact", "backward", n_relax, n_nudged, **keys)
-
-
-def groups(network: Network, order: Order) -> list[list[int]]:
-    """The layers above the input, and the input, in the order in which a sweep moves them."""
-    layers = list(range(network.n_layers - 1, -1, -1))
-    if order != "even_odd":
-        return [[layer] for layer in (layers if order == "backward" else layers[::-1])]
-    colours: dict[int, int] = {}
-    for layer in layers:
-        beside = [e.target for e in network.out_of[layer]] + [e.source for e in network.into[layer]]
-        taken = {colours[other] for other in beside if other in colours}
-        colours[layer] = next(c for c in range(len(layers)) if c not in taken)
-    found = [[layer for layer in layers if colours[layer] == c] for c in range(len(layers))]
-    return [group for group in found if group]
 
 
 def _newton_step(
@@ -228,5 +262,20 @@ def _newton_step(
 ) -> Tensor:
     """∂F/∂u / max(|∂²F/∂u²|, c) of one layer, in a buffer."""
     grad, curvature = network.newton_terms(state, layer, site, nudge)
-    curvature.abs_().clamp_min_(network.terms[layer].own_curvature)
-    return torch.div(grad, curvature, out=grad)
+    return torch.div(grad, _steep_(curvature, network.terms[layer].own_curvature), out=grad)
+
+
+def _steep_(curvature: Tensor, least: float) -> Tensor:
+    """|curvature|, and no less than ``least``; of a complex one the sign alone is taken away."""
+    if curvature.is_complex():
+        small = curvature.abs() < least
+        sign = torch.copysign(torch.ones_like(curvature.real), curvature.real)
+        return curvature.mul_(sign).masked_fill_(small, least)
+    return curvature.abs_().clamp_min_(least)
+
+
+def _clip_(move: Tensor, most: float) -> Tensor:
+    """Shorten a move to at most that size, in its direction."""
+    if move.is_complex():
+        return move.mul_(move.abs().reciprocal_().mul_(most).clamp_max_(1.0))
+    return move.clamp_(-most, most)

@@ -24,7 +24,10 @@ from eqprop.run.text import flatten, show
 log = logging.getLogger(__name__)
 
 # settings that a resumed run may change; any other affects the result
-_FREE = ("trainer", "tracking", "paths", "checkpoint", "name", "device", "resume", "rerun", "sweep")
+_FREE = (
+    *("trainer", "diagnostics", "tracking", "paths", "checkpoint", "name", "device"),
+    *("resume", "rerun", "sweep"),
+)
 _FREE_KEYS = ("dataset.download",)
 _FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
 _ASIDE = ".aside"

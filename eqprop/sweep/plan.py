@@ -28,7 +28,7 @@ CHECKED = 64
 """How many jobs are composed and validated before a sweep starts, at most: it takes seconds."""
 
 _FREE = ("tracking", "paths", "checkpoint", "resume", "rerun", "sweep")
-_FREE_KEYS = ("trainer.progress", "dataset.download", "device.threads")
+_FREE_KEYS = ("trainer.progress", "trainer.summary", "dataset.download", "device.threads")
 _NOT_THE_JOBS = ("sweep", "sweeper", "launcher", "mode", "run")  # parts of Hydra's configuration
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from eqprop.estimator import Estimate
 from eqprop.training.session import Row, Session
 
@@ -11,6 +13,13 @@ class Callback:
 
     def on_start(self, session: Session) -> None:
         """Before the first step, of a resumed run too."""
+
+    def before_step(self, session: Session, x: Tensor, y: Tensor) -> bool:
+        """Before a step on these inputs (batch, *shape) and classes (batch,).
+
+        Whether it is to be measured and recorded, whatever ``trainer.log_every`` says.
+        """
+        return False
 
     def on_gradient(self, session: Session, estimate: Estimate) -> None:
         """When the gradient is there and no weight has moved; a captured step replays it."""

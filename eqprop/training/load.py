@@ -20,6 +20,8 @@ from eqprop.relaxation import Solver, recommended_solver
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
 from eqprop.run.resume import newest_valid
+from eqprop.training.ablation import Ablation
+from eqprop.training.noise import Noise
 from eqprop.training.snapshot import restore_weights
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -28,7 +30,10 @@ PUBLISHED = {
     "eqprop.network.Hopfield": "eqprop.RestrictedHopfield",
 }
 """The models with the published names, of the energies that have one."""
-LAYER_KEYS = ("hidden", "skips", "activation", "output_activation", "gain", "bias_init")
+LAYER_KEYS = (
+    *("hidden", "skips", "activation", "output_activation"),
+    *("gain", "bias_init", "weight_init", "feedback"),
+)
 """The keys of ``model`` that are not the energy's own."""
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (LocalEnergy, Network),
@@ -38,8 +43,12 @@ KINDS: dict[str, tuple[type, ...]] = {
     "estimator": (Estimator,),
     "optimizer": (torch.optim.Optimizer,),
     "scheduler": (torch.optim.lr_scheduler.LRScheduler,),
+    "noise": (Noise,),
+    "ablation": (Ablation,),
 }
 """What a checkpoint's configuration may name in each group: it is data, not code to run."""
+OPTIONAL = ("scheduler", "noise", "ablation")
+"""Groups that a run, or an older one, may do without."""
 
 
 def load(
@@ -74,7 +83,8 @@ def build(found: Checkpoint) -> Network:
         cost = _class_of(options.pop("_target_"), CEnergy)(beta=1.0, **options)
         model = dict(config["model"])
         dense = all(isinstance(layer, int) for layer in model["hidden"])
-        if dense and not model.get("skips") and model.keys() <= {"_target_", *LAYER_KEYS}:
+        plain = not model.get("skips") and model.get("feedback", "symmetric") == "symmetric"
+        if dense and plain and model.keys() <= {"_target_", *LAYER_KEYS}:
             model["_target_"] = PUBLISHED.get(model["_target_"], model["_target_"])
         network = network_of(model, tuple(meta["in_shape"]), meta["n_out"], cost, 1)
         return network.to(DTYPES[config["device"]["dtype"]])
@@ -109,9 +119,11 @@ def network_of(
         phi,
         cost,
         batch_size,
-        [Skip(source, target, _edge(edge)) for source, target, edge in ends],
+        [Skip(source, target, _edge(edge), own) for source, target, edge, own in ends],
         given.get("gain", 1.0),
         given.get("bias_init", "uniform"),
+        given.get("weight_init", "uniform"),
+        given.get("feedback", "symmetric"),
     )
 
 
@@ -124,8 +136,8 @@ def refuse_foreign(found: Checkpoint) -> None:
     """Raise CheckpointError if its configuration would make anything but parts of a training."""
     try:
         for group, kinds in KINDS.items():
-            if group == "scheduler" and group not in found.meta["config"]:
-                continue  # an older run
+            if group in OPTIONAL and found.meta["config"].get(group) is None:
+                continue
             target = str(found.meta["config"][group]["_target_"])
             if group != "dynamics" or locate(target) is not recommended_solver:
                 _class_of(target, *kinds)

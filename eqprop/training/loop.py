@@ -59,7 +59,8 @@ class Training:
         for x, y, samples in data.epoch(session.seed, at.epoch, at.batches):
             session.step += 1
             session.begin_step(samples)
-            measure = session.step % self.log_every == 0
+            wanted = [callback.before_step(session, x, y) for callback in self.callbacks]
+            measure = session.step % self.log_every == 0 or any(wanted)
             estimate, correct = self.take_step(session, self.callbacks, Batch(x, y, measure))
             at.correct += correct
             at.batches += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 
 from eqprop.network import Network
@@ -16,16 +17,23 @@ from eqprop.run.errors import ConfigError
 from eqprop.run.text import one_line, show
 
 
-def build_optimizer(node: DictConfig, network: Network, captured: bool = False) -> Optimizer:
+def build_optimizer(
+    node: DictConfig,
+    network: Network,
+    captured: bool = False,
+    trained: Collection[Parameter] | None = None,
+) -> Optimizer:
     """The optimizer of ``cfg.optimizer``, fused where torch has that, or ConfigError.
 
     A list ``lr`` gives each weighted layer its own rate. ``clip_norm`` is the training step's.
+    ``trained`` are the parameters that it moves; None: all.
     """
     options: Any = OmegaConf.to_container(node, resolve=True)
     options.pop("clip_norm", None)
-    parameters: Any = list(network.parameters())
-    if isinstance(rates := options.get("lr"), list):
-        parameters = by_layer(network, rates)
+    rates, moved = options.get("lr"), network.parameters() if trained is None else trained
+    parameters: Any = list(moved)
+    if isinstance(rates, list):
+        parameters = by_layer(network, rates, parameters)
         options["lr"] = rates[0]  # each group has its own
     make: Any = instantiate(options, _partial_=True)
     known = inspect.signature(make.func).parameters
@@ -42,16 +50,25 @@ def build_optimizer(node: DictConfig, network: Network, captured: bool = False) 
         raise refusal("optimizer", node, error) from error
 
 
-def by_layer(network: Network, rates: Sequence[float]) -> list[dict[str, Any]]:
-    """A parameter group for each layer above the input: of the edges into it, skips too.
+def by_layer(
+    network: Network, rates: Sequence[float], moved: Collection[Parameter] | None = None
+) -> list[dict[str, Any]]:
+    """A parameter group for each of the `weighted_layers`, of those that are ``moved`` (all)."""
+    kept = {id(p) for p in (network.parameters() if moved is None else moved)}
+    layers = [[p for p in layer if id(p) in kept] for layer in weighted_layers(network)]
+    pairs = zip(layers, rates, strict=True)
+    return [{"params": layer, "lr": rate} for layer, rate in pairs if layer]
+
+
+def weighted_layers(network: Network) -> list[list[Parameter]]:
+    """The parameters of each layer above the input: of the edges into it, skips too.
 
     What belongs to no edge goes with the output layer.
     """
     groups = [[p for edge in into for p in edge.parameters()] for into in network.into[1:]]
     placed = {id(p) for group in groups for p in group}
     groups[-1] += [p for p in network.parameters() if id(p) not in placed]
-    pairs = zip(groups, rates, strict=True)
-    return [{"params": group, "lr": rate} for group, rate in pairs if group]
+    return groups
 
 
 def refusal(group: str, node: DictConfig, error: Exception) -> ConfigError:

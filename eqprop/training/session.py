@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
 from eqprop.relaxation.solver import KEPT
 from eqprop.training.kept import KeptStates
+from eqprop.training.noise import Noise
 from eqprop.training.scheduler import Schedule
 
 Row = dict[str, float | int]
@@ -46,6 +48,7 @@ class Session:
     eval_batch_size: int = 1000
     schedule: Schedule = field(default_factory=Schedule)  # of the learning rate
     clip_norm: float | None = None  # the largest norm of the whole gradient
+    noise: Noise | None = None  # what disturbs the phases
     at: Position = field(default_factory=Position)
     step: int = 0  # optimizer steps taken
     best: dict[str, float] = field(default_factory=dict)  # accuracies by their metric's name
@@ -56,6 +59,8 @@ class Session:
     def __post_init__(self) -> None:
         own = self.solver.init == "per_example"
         self.kept = KeptStates(len(self.data.train)) if own else None
+        if self.noise is not None:
+            self.noise.begin(self.network, self.seed)
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +99,11 @@ class Session:
         """The noise of every evaluation, the same each time."""
         return torch.Generator(self.device).manual_seed(self.seed)
 
+    def evaluating(self, state: State) -> AbstractContextManager[None]:
+        """Within it a prediction is made as the device makes it that the training is for."""
+        noise = self.noise if self.noise is not None and self.noise.evaluated else None
+        return nullcontext() if noise is None else noise.disturbing(state)
+
     def note(self, row: Row) -> bool:
         """Keep the best and last accuracies of an epoch's row; whether it is the best yet."""
         found = {name: value for name, value in row.items() if name.startswith("accuracy/")}
@@ -129,10 +139,12 @@ def evaluate(
         if state is None or state.batch_size != len(x):
             state = session.network.new_state(len(x), generator)
         state.clamp(0, x)
-        with state.held():
-            session.estimator.predict(session.network, state, session.solver)
-            energy += session.network.energies(state).sum()
-        correct += (state.u[-1].argmax(1) == y).sum()
-        if look is not None:
-            look(state.u[-1])
+        with session.evaluating(state):
+            with state.held():
+                session.estimator.predict(session.network, state, session.solver)
+                energy += session.network.energies(state).sum()
+            with state.reading():
+                correct += (state.u[-1].argmax(1) == y).sum()
+                if look is not None:
+                    look(state.u[-1])
     return float(correct) / len(split), float(energy) / len(split)

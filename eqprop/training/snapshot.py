@@ -106,7 +106,7 @@ def _parts(session: Session) -> dict[str, Any]:
     solver, estimator = session.solver, session.estimator
     energy, cost = session.network.local, session.cost
     parts = {"energy": energy, "cost": cost, "solver": solver, "estimator": estimator}
-    return parts | {"kept": session.kept}
+    return parts | {"kept": session.kept, "noise": session.noise}
 
 
 def _stateful(session: Session) -> dict[str, Any]:

@@ -54,12 +54,15 @@ class PlainStep:
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter.grad = gradient if clip is None else gradient.clone()
             if clip is not None:  # copies: what is measured and guarded is the gradient itself
-                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+                torch.nn.utils.clip_grad_norm_(_trained(session), clip)
             session.optimizer.step()
 
         with record_function("eqprop.estimate"):
+            estimated, noise = session.estimator.estimate, session.noise
+            if noise is not None:
+                estimated = partial(noise.estimate, session.estimator)
             parts = network, state, session.solver, session.cost, target
-            estimate = session.estimator.estimate(*parts, update=update, measure=measure)
+            estimate = estimated(*parts, update=update, measure=measure)
         for callback in callbacks:
             callback.on_gradient(session, estimate)
         with record_function("eqprop.update"):
@@ -141,8 +144,9 @@ class CapturedStep(PlainStep):
         settings = _settings(session)
         if settings != self._settings and not self._given_up:
             self._settings, self._warmed, self._captured = settings, 0, None
-            obstacle = session.estimator.capture_obstacle() or session.solver.capture_obstacle()
-            if obstacle is not None:
+            parts = (session.estimator, session.solver, session.noise)
+            obstacles = (part.capture_obstacle() for part in parts if part is not None)
+            if (obstacle := next(filter(None, obstacles), None)) is not None:
                 self._give_up(obstacle)
         return not self._given_up
 
@@ -160,8 +164,19 @@ def _generators(session: Session) -> list[torch.Generator]:
     return [g for g in found if isinstance(g, torch.Generator) and g.device.type == kind]
 
 
+def _trained(session: Session) -> list[Tensor]:
+    """The parameters that the optimizer moves."""
+    moved = {id(p) for group in session.optimizer.param_groups for p in group["params"]}
+    return [p for p in session.network.parameters() if id(p) in moved]
+
+
 def _settings(session: Session) -> object:
-    """The numbers that a captured step has baked in."""
+    """The numbers that a captured step has baked in; private ones are a part's own notes."""
     plain = (bool, int, float, str, tuple)
-    holders = [*session.optimizer.param_groups, vars(session.solver), vars(session.estimator)]
-    return [{k: v for k, v in held.items() if isinstance(v, plain)} for held in holders]
+    parts = (session.solver, session.estimator, session.noise)
+    held = [vars(part) for part in parts if part is not None]
+    holders = [*session.optimizer.param_groups, *held]
+    return [
+        {k: v for k, v in held.items() if isinstance(v, plain) and not k.startswith("_")}
+        for held in holders
+    ]

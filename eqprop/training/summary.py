@@ -78,7 +78,8 @@ def words(edge: Edge) -> str:
         text += f" stride {edge.stride[0]}" if edge.stride[0] > 1 else ""
         if edge.pool is not None:
             text += f" + {type(edge.pool).__name__.lower()} pool {edge.pool.size}x{edge.pool.size}"
-    return text if edge.source == edge.target - 1 else f"{text} from layer {edge.source}"
+    text += "" if edge.source == edge.target - 1 else f" from layer {edge.source}"
+    return text if edge.feedback is None else f"{text}, own feedback"
 
 
 def multiply_adds(edge: Edge) -> int | None:
@@ -100,7 +101,7 @@ def seconds(edge: Edge, state: State, device: torch.device) -> float:
     def work() -> None:
         edge.drive(source.r, target.d, None, memory)
         if source.p is not None and edge.source > 0:
-            edge.pull(source.r, signal, source.p, None, memory)
+            edge.back.pull(source.r, signal, source.p, None, memory)
         edge.gradient(source.r, signal, 1.0, gradients, False, memory)
 
     work()  # allocates and chooses what the next ones use

@@ -61,10 +61,19 @@ def test_accepted(command: str) -> None:
         ("dynamcis.dt=0.1", "dynamcis.dt=0.1|unknown key|did you mean dynamics.dt?"),
         ("dt=0.1", "dt=0.1|did you mean dynamics.dt?"),
         ("+dynamcis.dt=0.1", "dynamcis.dt=0.1|did you mean dynamics.dt?"),
-        ("+new.key=1", "new.key=1|unknown key|there are: checkpoint, cost"),
+        ("+new.key=1", "new.key=1|unknown key|there are: ablation, checkpoint, cost"),
         ("optimizer.learning_rate=1", "optimizer.learning_rate=1|optimizer.lr"),
         ("optimizer=sgd optimizer.betas=[0,0]", "optimizer.betas=[0,0]|optimizer.momentum"),
         ("optimizer=adma", "optimizer=adma|did you mean adam?|adagrad, adam, adamw, sgd"),
+        ("noise=gauss", "noise=gauss|there are: gradient, mismatch, none, quantised, state"),
+        ("noise=state noise.bits=2", "noise.bits=2|there are: noise._target_, noise.at"),
+        ("noise=state noise.strength=-1", "noise.strength=-1: must be a number >= 0"),
+        ("noise=quantised noise.bits=0", "noise.bits=0: must be a whole number >= 1"),
+        ("noise=state estimator=backprop", "noise=state: Backprop relaxes no|noise=weights"),
+        ("noise=mismatch estimator=backprop", "noise=mismatch: Backprop relaxes no"),
+        ("noise=quantised noise.of=state estimator=backprop", "noise.of=state: Backprop"),
+        ("noise=state noise.at=step dynamics=euler dynamics.adaptive=true", "noise.at=step: dyn"),
+        ("ablation=frozen", "ablation=frozen|did you mean frozen_lower?"),
         ("optimizer=../../etc/passwd", "optimizer=../../etc/passwd|no such option"),
         ("optimiser=adam", "optimiser=adam|did you mean optimizer?"),
         ("optimizer=5", "optimizer=5|adagrad, adam, adamw, sgd"),
@@ -198,3 +207,15 @@ class TestKeysOfAFormerOption:
 
     def test_nothing_is_left_out_where_no_option_is_typed(self) -> None:
         assert compose(["experiment=gaussian_mnist"]).estimator.beta == 1.0
+
+    def test_none_takes_the_whole_part_out(self, tmp_path: Path) -> None:
+        """An experiment's noise, for a control without it."""
+        (tmp_path / "experiment").mkdir()
+        head = "# @package _global_\ndefaults:\n  - override /noise: state\n  - _self_\n"
+        text = f"{head}noise:\n  strength: 0.2\n"
+        (tmp_path / "experiment" / "mine.yaml").write_text(text)
+        mine = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]
+        assert validate_composed(compose(mine)).noise.options()["strength"] == 0.2
+        for option, left in {"none": None, "weights": "eqprop.training.noise.WeightNoise"}.items():
+            config = validate_composed(compose([*mine, f"noise={option}"]))
+            assert (config.noise and config.noise.target) == left

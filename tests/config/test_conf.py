@@ -60,6 +60,8 @@ def test_the_groups_are_the_design_s() -> None:
         },
         "dynamics": {"euler", "euler_50"},
         "estimator": {"ep", "ep_centered"},
+        "noise": {"none", "state", "weights", "gradient", "quantised", "mismatch"},
+        "ablation": {"none", "frozen_lower"},
         "trainer": {"default"},
         "tracking": {"wandb_offline", "wandb_online", "none"},
         "paths": {"default"},
@@ -84,7 +86,6 @@ def test_exact_says_what_it_needs() -> None:
     needs = {
         "model.activation": ["model=hopfield"],
         "cost=mse": ["model=hopfield", "model.activation=relu", "cost=cross_entropy"],
-        "estimator.beta": ["model=hopfield", "model.activation=relu", "estimator.beta=-1.5"],
         "choose newton": [],
     }
     for needed, overrides in needs.items():

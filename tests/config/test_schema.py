@@ -84,6 +84,7 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"model.hidden": 10}, ["model.hidden=10", "list"]),
         ({"model.hidden": [10, 0]}, ["model.hidden=[10, 0]", ">= 1"]),
         ({"model.activation": "sigmod"}, ["model.activation='sigmod'", "did you mean sigmoid?"]),
+        ({"model.feedback": "fix"}, ["model.feedback='fix'", "symmetric, fixed, learned"]),
         ({"estimator.beta": 0}, ["estimator.beta=0", "other than zero"]),
         ({"dataset.batch_size": 0}, ["dataset.batch_size=0", ">= 1"]),
         ({"dataset.validation": 1.0}, ["dataset.validation=1.0", "< 1"]),
@@ -108,7 +109,7 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"optimizer.lrr": 1}, ["optimizer.lrr=1", "unknown", "did you mean optimizer.lr?"]),
         ({"dynamcis.dt": 0.1}, ["dynamcis.dt=0.1", "unknown", "did you mean dynamics.dt?"]),
         ({"lr": 0.1}, ["lr=0.1", "unknown", "did you mean optimizer.lr?"]),
-        ({"new.key": 1}, ["new.key=1", "unknown", "there are: checkpoint, cost"]),
+        ({"new.key": 1}, ["new.key=1", "unknown", "there are: ablation, checkpoint, cost"]),
         (
             {"model._target_": "eqprop.RestrictedHopfield", "dynamics.init": "feedforward"},
             ["dynamics.init='feedforward'", "Hopfield", "auto"],

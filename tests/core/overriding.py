@@ -136,6 +136,7 @@ BY_NAME: dict[str, Callable[..., Any]] = {
     "network.energies": lambda original, given: -original(),
     "network.layer_gradient": lambda original, given: original().mul_(1.3),
     "network.feed_forward": _move_on,
+    "network.nudge_at": lambda original, given: None,
 } | dict.fromkeys(
     (
         *("step", "steps", "advance", "step_and_measure", "move_layer", "begin"),

@@ -19,7 +19,11 @@ PLAIN = {
     "swish": lambda u: u * torch.sigmoid(u),
     "module": torch.nn.SiLU(),
 }
-CLIPS = [("hard_sigmoid", 0.0), ("hard_sigmoid", 1.0), ("relu6", 0.0), ("relu6", 6.0)]
+CLIPS = [
+    *(("hard_sigmoid", 0.0), ("hard_sigmoid", 1.0)),
+    *(("half_hard_sigmoid", 0.0), ("half_hard_sigmoid", 2.0)),
+    *(("relu6", 0.0), ("relu6", 6.0)),
+]
 """Activations with kinks that may hold a state at rest."""
 KNOWN = {
     "sigmoid": torch.sigmoid,
@@ -227,7 +231,7 @@ def test_at_a_kink_of_a_clip_the_slope_is_of_the_side_that_goes_downhill(name, k
 @pytest.mark.parametrize("name", NAMES)
 def test_no_step_jumps_over_a_kink_that_may_hold_a_state(name):
     """Of our activations only the clips have one. A step may end on it, and leave it."""
-    values = [-0.7, 0.0, 0.4, 1.0, 1.6, 6.0, 7.0]
+    values = [-0.7, 0.0, 0.4, 1.0, 1.6, 2.0, 6.0, 7.0]
     kinks = [kink for of, kink in CLIPS if of == name]
     old, new = (x.flatten() for x in torch.meshgrid(*[torch.tensor(values)] * 2, indexing="ij"))
     found = new.clone()

@@ -10,7 +10,13 @@ from networks import GRAPH, build, gradient_by_autograd, images
 from torch import Tensor
 
 import eqprop
-from eqprop.estimator import CenteredEquilibriumPropagation, Estimate
+from eqprop.estimator import (
+    Backprop,
+    CenteredEquilibriumPropagation,
+    DualPropagation,
+    Estimate,
+    Estimator,
+)
 from eqprop.estimator.estimator import measured_layers, saturated
 from eqprop.network import (
     Gaussian,
@@ -31,6 +37,8 @@ LOCALS = {
     "predictive coding": (PredictiveCoding, "tanh"),
     "rate hopfield": (RateHopfield, "sigmoid"),
 }
+MOST = {name: 1.0 if phi == "tanh" else 0.25 for name, (_, phi) in LOCALS.items()}
+"""The steepest slope of each one's activation."""
 BETA = 0.5
 each_local = pytest.mark.parametrize("name", LOCALS)
 
@@ -127,6 +135,36 @@ def test_saturation_is_the_share_of_small_slopes(
         share = float(small.double().mean())
         assert 0.01 < share < 0.99
         assert metrics[f"saturation/{layer}"] == pytest.approx(share, abs=1e-2)
+
+
+@each_local
+@pytest.mark.parametrize("estimator", [Backprop(), DualPropagation()])
+def test_of_a_feed_forward_pass_its_own_states_are_told(name: str, estimator: Estimator) -> None:
+    """Energies that add up, and the slopes of its activations where its drives are, by autograd."""
+    network, at = network_of(name, "graph"), {}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(8.0)
+    state, cost = network.new_state(4), SquaredError()
+    state.clamp(0, torch.randn_like(state.u[0]))
+    target = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
+    found = estimator.estimate(network, state, Newton(), cost, target, measure=True).metrics
+    u, rates = {0: state.u[0]}, {0: network.rate_phi[0](state.u[0])}
+    for layer in network.order:
+        at[layer] = network.driven(layer, rates)
+        u[layer] = network.local.forward(at[layer], network.phi[layer])
+        rates[layer] = network.rate_phi[layer](u[layer])
+    small = {
+        layer: slope(network.phi[layer], d).abs() < 0.01 * MOST[name] for layer, d in at.items()
+    }
+    shares = {layer: float(small[layer].double().mean()) for layer in sorted(small)}
+    assert any(0.0 < share < 1.0 for share in shares.values())
+    assert by_layer(found, "saturation") == pytest.approx(shares)
+    energy = float(network.energy([u[layer] for layer in sorted(u)]).mean().detach())
+    of_input = network.local.input_term(u[0])
+    rest = 0.0 if of_input is None else float(of_input.flatten(1).sum(1).mean())
+    assert found["energy/free"] == pytest.approx(energy, abs=1e-12)
+    assert sum(by_layer(found, "energy/layer").values()) + rest == pytest.approx(energy, abs=1e-12)
 
 
 @pytest.mark.parametrize("local", [Hopfield, RateHopfield])

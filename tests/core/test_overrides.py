@@ -90,6 +90,7 @@ SHOWS: dict[str, dict[str, tuple[str, ...]]] = {
         "site": ALL,
         "gradient": ALL,
         "layer_gradient": ALL,
+        "nudge_at": ALL,
         "newton_terms": (*EULERS, *NEWTONS, "anderson"),
         "norm": NEWTONS,
         "feed_forward": ALL,
@@ -126,7 +127,10 @@ OF_NO_NUMBER = {
     "next",  # the differentiable step, which no phase of ours takes
     "feeds_forward",
     "seeks_equilibrium",
+    *("complex_obstacle", "least_nudge"),  # say what it cannot do
     "network.forward",  # the differentiable pass
+    "of_output",  # chooses terms
+    *("network.field", "network.field_parts", "edge.adjoint"),  # the differentiable field
 }
 """Methods that no phase takes a number from."""
 FEEDFORWARD_ONLY = {"slope_", "squared_norm", "norm", "feed_forward", "forward"}
@@ -159,7 +163,8 @@ def idle(part: str, cls: type, name: str, way: str) -> bool:
         if way == "exact" and not phi.pieces:
             return True
         if name in ("inverse", "primitive"):
-            return cls.inverse is Activation.inverse or phi.name == "sigmoid"  # ends at its bounds
+            at_its_bounds = ("sigmoid", "shifted_sigmoid")
+            return cls.inverse is Activation.inverse or phi.name in at_its_bounds
         return name in ("at_kinks_", "within_piece_") and phi.name != "hard_sigmoid"
     if cls is Identity:
         return name in ("gradient", "shaped_bias")

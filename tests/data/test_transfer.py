@@ -98,6 +98,7 @@ def test_without_a_gpu_nothing_is_sent() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_gpu_is_sent_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = Numbered("", 8, **KEYS).load("cuda")
     monkeypatch.setattr(transfer, "SHARE", 0.0)

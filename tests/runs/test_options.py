@@ -53,7 +53,7 @@ WITH = {"dynamics=exact": ("model.activation=relu",)} | {
 REFUSED = {("gaussian", "dynamics=exact")}
 """What does not go together."""
 
-BOTH_ENERGIES = ("cost", "dynamics", "estimator")
+BOTH_ENERGIES = ("cost", "dynamics", "estimator", "noise")
 """The groups whose options meet the energy."""
 
 
@@ -108,11 +108,11 @@ def test_every_option_trains(
     assert ran.status["state"] == "done"
 
 
-CONV = ("lenet", "vgg5")  # training/test_conv_experiments.py trains those, on fewer samples
+SMALL = ("gaussian", "hopfield_mnist")  # training/test_experiments.py trains all, on few samples
 
 
 @pytest.mark.parametrize(
-    "experiment", [e for e in options("experiment") if not any(word in e for word in CONV)]
+    "experiment", [e for e in options("experiment") if any(word in e for word in SMALL)]
 )
 def test_every_experiment_trains(experiment: str, mnist: str, tmp_path: Path) -> None:
     """At its full size: 784-1000-10, and the whole test set."""

@@ -30,9 +30,9 @@ def samples(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 TRAIN, TEST = samples(30, 0), samples(10, 1)
 
 
-def make_mnist(root: Path) -> Path:
-    """A data folder with a small, right MNIST."""
-    folder = root / "MNIST" / "raw"
+def make_mnist(root: Path, name: str = "MNIST") -> Path:
+    """A data folder with a small, right MNIST, or FashionMNIST."""
+    folder = root / name / "raw"
     folder.mkdir(parents=True)
     for name, array in zip(NAMES, (*TRAIN, *TEST), strict=True):
         (folder / name).write_bytes(idx_bytes(array))

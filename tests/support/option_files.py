@@ -21,7 +21,7 @@ from eqprop.config.targets import locate
 
 COMPONENTS = (
     *("model", "cost", "optimizer", "scheduler"),
-    *("dataset", "dynamics", "estimator", "tracking"),
+    *("dataset", "dynamics", "estimator", "noise", "ablation", "tracking"),
 )
 FILES = [path for group in COMPONENTS for path in sorted((conf_dir() / group).glob("*"))]
 _ARTICLE = re.compile(r"(?<!each )\ba (?=whole|number|list|path|mapping)")
@@ -33,6 +33,8 @@ def parts(path: Path) -> Iterator[tuple[type[BaseModel], Mapping[str, Any]]]:
     group = path.parent.name
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     content.pop("defaults", None)
+    if content == {group: None}:  # the option none
+        return
     if group != "tracking":
         yield component_type(group, locate(content["_target_"])), content
         for key, part in content.items():

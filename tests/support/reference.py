@@ -27,7 +27,9 @@ def hard_sigmoid(u: Tensor) -> Tensor:
 PHI: dict[str, Phi] = {
     "identity": lambda u: u,
     "sigmoid": torch.sigmoid,
+    "shifted_sigmoid": lambda u: torch.sigmoid(4.0 * (u - 0.5)),
     "hard_sigmoid": hard_sigmoid,
+    "half_hard_sigmoid": lambda u: hard_sigmoid(u / 2.0),
     "tanh": torch.tanh,
     "relu": torch.relu,
     "relu6": lambda u: torch.where((u >= 0) & (u <= 6), u, 6.0 * (u > 6).to(u.dtype)),

@@ -18,7 +18,17 @@ from tape import Tape
 from toys import recorded, same, splits, training, weights
 
 from eqprop.data import epoch_order
-from eqprop.estimator import CenteredEquilibriumPropagation, EquilibriumPropagation, Estimate
+from eqprop.estimator import (
+    BackpropThroughTime,
+    CenteredEquilibriumPropagation,
+    ContinualEP,
+    ContrastiveHebbianLearning,
+    CoupledLearning,
+    EquilibriumPropagation,
+    Estimate,
+    Estimator,
+    ImplicitDifferentiation,
+)
 from eqprop.relaxation import Anderson, Euler, Newton, Solver
 from eqprop.run import checkpoint
 from eqprop.run.errors import RunError
@@ -79,6 +89,40 @@ def test_both_paths_give_the_same_numbers(kind: str, solver: str, one_sided: boo
     assert tape.captured == 1, "evaluating moves none of the training's buffers"
     # all but the 5 log lines, the 3 smaller batches and what warms up
     assert tape.replayed == 39 - 5 - 3 - tape.warmed
+
+
+OTHERS: dict[str, Callable[[], Estimator]] = {
+    "coupled": lambda: CoupledLearning(0.5, "centered"),
+    "contrastive": ContrastiveHebbianLearning,
+    "continual": lambda: ContinualEP(0.5),
+}
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "hopfield"])
+@pytest.mark.parametrize("solver", ["euler", "newton"])
+@pytest.mark.parametrize("option", OTHERS)
+def test_so_do_clamped_outputs_and_weights_that_move_within_a_step(
+    kind: str, solver: str, option: str
+) -> None:
+    tape, clip = Tape(), {"clip_norm": 0.5}
+    plain = made(kind, solver, None, estimator=OTHERS[option](), **clip)
+    captured = made(kind, solver, tape, estimator=OTHERS[option](), **clip)
+    assert fitted(plain) == fitted(captured)
+    assert same(weights(plain), weights(captured))
+    assert tape.captured == 1
+    assert tape.replayed == 39 - 5 - 3 - tape.warmed
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "hopfield"])
+@pytest.mark.parametrize("solver", ["euler", "clipped", "newton"])
+def test_so_do_those_of_backpropagation_through_time(kind: str, solver: str) -> None:
+    tape, found = Tape(), []
+    for backend in (None, tape):
+        run = made(kind, solver, backend, estimator=BackpropThroughTime(3), epochs=2)
+        found.append((fitted(run), weights(run)))
+    assert found[0][0] == found[1][0]
+    assert same(found[0][1], found[1][1])
+    assert tape.captured == 1
 
 
 def test_nothing_moves_between_two_replays() -> None:
@@ -143,6 +187,7 @@ OBSTACLES: dict[str, dict[str, Any]] = {
     "Jittered": {"solver": Jittered(n_relax=5)},
     "dynamics.tol": {"solver": Newton(tol=1e-9)},
     "anderson": {"solver": Anderson(n_relax=5)},
+    "conjugate gradients": {"estimator": ImplicitDifferentiation()},
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tape import Refusing
 from test_captured_step import SOLVERS
+from test_noise import NOISES
 from torch._subclasses.fake_tensor import FakeTensorMode
 from toys import recorded, weights
 
@@ -20,7 +21,7 @@ from eqprop.config.validation import validate_composed
 from eqprop.data import Data, Split
 from eqprop.estimator import CenteredEquilibriumPropagation
 from eqprop.network import ACTIVATIONS, Network, energy
-from eqprop.relaxation import Euler, Exact, Solver
+from eqprop.relaxation import Euler, Exact, Newton, Solver
 from eqprop.run import hardware
 from eqprop.run.errors import ConfigError
 from eqprop.training.divergence_guard import DivergenceGuard
@@ -63,6 +64,13 @@ def test_nor_do_clipping_and_kept_states(init: Any) -> None:
     with PRETENDED, torch.device("cuda"):
         solver = Euler(n_relax=3, init=init)
         step_on_cuda("RestrictedHopfield", "tanh", "SquaredError", solver, clip_norm=0.1)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_nor_does_noise(name: str) -> None:
+    with PRETENDED, torch.device("cuda"):
+        solver, noise = Newton(n_relax=2), NOISES[name]()
+        step_on_cuda("RestrictedHopfield", "tanh", "SquaredError", solver, noise=noise)
 
 
 @pytest.mark.parametrize("option", ["cosine", "exponential", "step", "warmup_cosine"])

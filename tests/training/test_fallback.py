@@ -116,6 +116,15 @@ def test_load_gives_the_model_that_was_trained(cwd: Path) -> None:
     assert best.dimensions == [64, 16, 10], "it has the published names"
 
 
+def test_load_gives_feedback_weights_back() -> None:
+    run = alone("model=hopfield", "model.feedback=fixed", "estimator=asymmetric")
+    model, file = eqprop.load(run), read(run / "checkpoints" / "last.pt")
+    found, wanted = model.state_dict(), file.tensors()["model"]
+    assert model.asymmetric
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+
+
 def test_load_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         eqprop.load(tmp_path)

@@ -2,7 +2,8 @@
 
 Chance is 10 %. On 5 000 MNIST digits three epochs of the default run have 90.8 to 91.1 % of the
 test set over three seeds, of model=hopfield 85.6 to 86.9 %: a floor of several points less is
-missed by a gradient, a state or an update that is wrong, not by an unlucky seed.
+missed by a gradient, a state or an update that is wrong, not by an unlucky seed. On the digits of
+8 x 8 pixels three epochs of model=rate_hopfield have 89.8 to 91.6 % with either control.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ def test_three_epochs_of_mnist5k(model: str, floor: float, tmp_path: Path) -> No
     assert accuracies == sorted(accuracies)
     assert ran.epochs[-1]["accuracy/test"] > floor
     assert "generic form" not in ran.out, "our own classes do without none of their closed forms"
+
+
+@pytest.mark.parametrize("estimator", ["implicit", "bptt"])
+def test_three_epochs_of_digits_by_a_control(estimator: str, tmp_path: Path) -> None:
+    words = ("dataset=digits", "model=rate_hopfield", "trainer.epochs=3", "tracking=none")
+    ran = train(*words, f"estimator={estimator}", cwd=tmp_path).succeeded()
+    assert ran.epochs[-1]["accuracy/test"] > 0.87
 
 
 @pytest.mark.parametrize("model", ["gaussian", "hopfield"])

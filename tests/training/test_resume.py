@@ -50,8 +50,15 @@ def test_augmented_pictures_are_the_same_after_a_kill(tmp_path: Path) -> None:
 
 
 GOING_ON = [
+    ("noise=state", "noise.at=step", "model=hopfield", "ablation=frozen_lower"),
+    ("noise=mismatch", "estimator=ep_centered"),
     ("scheduler=warmup_cosine", "optimizer.lr=[1e-3,2e-3]", "optimizer.clip_norm=0.1"),
     ("model=hopfield", "dynamics.init=previous"),
+    ("estimator=ep_random_sign",),
+    ("model=hopfield", "model.feedback=fixed", "estimator=asymmetric"),
+    ("model=hopfield", "model.feedback=learned", "optimizer=adamw", "optimizer.lr=[1e-3,2e-3]"),
+    ("model=hopfield", "dynamics.init=previous", "estimator=coupled"),
+    ("estimator=continual", "optimizer.lr=2e-3", "optimizer.momentum=0.5"),
     ("model=hopfield", "dynamics.init=per_example", "scheduler=cosine"),
     (
         *("model=predictive_coding", "model.hidden=[{conv:4,kernel:3,pool:max}]", "dataset.pad=1"),

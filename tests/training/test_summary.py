@@ -39,6 +39,9 @@ def test_edges_in_words() -> None:
         "Conv 3x3 + average pool 4x4",
     ]
     assert words(joined(Identity((3,)), 0, 2)) == "Identity from layer 0"
+    own = joined(Dense((3,), 2), 1, 2)
+    own.feedback = Dense((3,), 2, bias=False)
+    assert words(own) == "Dense, own feedback"
 
 
 class Scaled(Edge):

@@ -30,7 +30,8 @@ from eqprop.network import (
     SquaredError,
     State,
 )
-from eqprop.network.activation import Identity, Sigmoid, Tanh
+from eqprop.network.activation import Sigmoid, Tanh
+from eqprop.network.piecewise import Identity
 from eqprop.network.state import NARROW
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def fits(network: Network) -> bool:
         and type(network.phi[2]) in (Sigmoid, Tanh, Identity)
         and all(type(e) is Dense for e in edges)
         and [(e.source, e.target) for e in edges] == [(0, 1), (1, 2)]
-        and all(e.bias is not None for e in edges)
+        and all(e.bias is not None and e.feedback is None for e in edges)
         and (weight := edges[0].weight).dtype is torch.float32
         and weight.device.type == "cpu"
     )
