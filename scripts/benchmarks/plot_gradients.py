@@ -97,11 +97,11 @@ def draw(all_found: list[dict[str, Any]], titles: list[str], out: str) -> None:
         time.set_xlim(0, 1.2 * max(ratios))
         for i, ratio in enumerate(ratios):
             time.text(ratio, i, f" {ratio:.2g}", va="center", fontsize=8)
-        error.set(title=f"{title}: relative error against β (or radius)")
-        cosine.set(title="1 − cosine, against the steps of a nudged phase")
+        error.set(title="relative error", xlabel="β, or radius", ylabel=title)
+        cosine.set(title="1 − cosine", xlabel="steps of a nudged phase")
         cosine.set_xscale("log", base=2)
         cosine.xaxis.set_major_formatter("{x:g}")
-        time.set(title=f"time of an estimate, over ep's {1e3 * base:.2g} ms")
+        time.set(title="time of an estimate", xlabel=f"over that of ep, {1e3 * base:.2g} ms")
     handles = {
         text: handle
         for row in rows

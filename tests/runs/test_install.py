@@ -78,5 +78,5 @@ def test_its_mistakes_are_one_line_too(installed: Path, tmp_path: Path) -> None:
 
 def test_its_help(installed: Path, tmp_path: Path) -> None:
     ran = installed_run(installed, "--help", cwd=tmp_path).succeeded()
-    for words in ("model: gaussian, hopfield", "experiment: gaussian_mnist"):
+    for words in ("model: gaussian, hopfield", "experiment: ernoult_conv_mnist, gaussian_mnist"):
         assert words in ran.out
