@@ -101,7 +101,7 @@ def draw(all_found: list[dict[str, Any]], titles: list[str], out: str) -> None:
         cosine.set(title="1 − cosine", xlabel="steps of a nudged phase")
         cosine.set_xscale("log", base=2)
         cosine.xaxis.set_major_formatter("{x:g}")
-        time.set(title="time of an estimate", xlabel=f"over that of ep, {1e3 * base:.2g} ms")
+        time.set(title="time of an estimate", xlabel=f"over that of ep, {1e3 * base:.0f} ms")
     handles = {
         text: handle
         for row in rows
