@@ -75,7 +75,25 @@ class Field:
     def _partials(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """∂ε/∂u, ∂ε/∂r and ∂ε/∂d of each unit of ``layer``."""
         if layer not in self._known:
-            u, r, d = map(alias, (self.u[layer], self.rates[layer], self.drive(layer)))
+            u, r = alias(self.u[layer]), alias(self.rates[layer])
+            d = alias(_Beside.apply(self.drive(layer), u))
             value = self.terms[layer].value(u, r, d, self.phi[layer])
             self._known[layer] = _grad(value.sum(), (u, r, d))
         return self._known[layer]
+
+
+class _Beside(torch.autograd.Function):
+    """x as it is, but as deep in the graph as ``other``.
+
+    Autograd searches the graph down to the shallowest tensor that it derives with respect to. The
+    drive from a clamped layer is as shallow as the weights, and without this each step of an
+    unrolled relaxation would search through all steps before it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, other: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *found: Any) -> tuple[Tensor, None]:
+        return found[0], None
