@@ -16,13 +16,15 @@ torch.set_num_threads(1)  # tensors are small here, and threads that wait for a 
 
 
 QUICK = {"core", "config", "data"}
-"""The folders that plain ``pytest`` runs; what lies elsewhere is marked ``program``."""
+"""The folders that plain ``pytest`` runs; what lies elsewhere is marked ``program``, unless it
+compares estimators: ``estimators``."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent.name not in QUICK:
-            item.add_marker("program")
+        folder = item.path.parent.name
+        if folder not in QUICK:
+            item.add_marker("estimators" if folder == "estimators" else "program")
 
 
 @pytest.fixture(autouse=True)

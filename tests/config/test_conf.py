@@ -93,6 +93,7 @@ def test_exact_says_what_it_needs() -> None:
             validate_composed(compose([*overrides, "dynamics=exact"]))
 
 
+@pytest.mark.program
 @pytest.mark.usefixtures("_two_gpus")
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_it_starts_with_a_command_that_works(path: Path) -> None:
