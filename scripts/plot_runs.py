@@ -100,7 +100,9 @@ def draw(runs: Sequence[Run], labels: Sequence[str], args: argparse.Namespace) -
         x, y = zip(*points, strict=True)
         look = {"marker": "o" if len(x) < 25 else None, "ms": 4, "ls": "-:"[i // 6 % 2]}
         times = curve(run, "time/train_s") or [(x[-1], float("nan"))]
-        numbers = f"best {100 * max(y):.2f} %, {statistics.median(t for _, t in times):.3g} s"
+        best, last = (f"{100 * value:.2f}" for value in (max(y), y[-1]))
+        seconds = statistics.median(t for _, t in times)
+        numbers = f"best {best} %, last {last} %, {seconds:.3g} s"
         text = "\n".join([*textwrap.wrap(label, WRAP), numbers])
         top.plot(x, [100 * value for value in y], label=text, **look)
         bottom.plot(*zip(*times, strict=True), **look)

@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from eqprop.cli.console import ConsoleTracker
 from eqprop.cli.device import build_step, captures, prepare_device, rounding
 from eqprop.config.schema import Config
-from eqprop.config.targets import locate
 from eqprop.config.validation import validate
 from eqprop.data import Data
 from eqprop.network import CEnergy, EnergyBasedModel, Network
@@ -27,10 +25,9 @@ from eqprop.relaxation import Solver, compiled
 from eqprop.run import environment
 from eqprop.run.checkpoint import Checkpoint
 from eqprop.run.errors import ConfigError, UserError
-from eqprop.run.redact import redact_all
-from eqprop.run.resume import Earlier, cut_metrics, take, warn_of_differences
+from eqprop.run.resume import Earlier
 from eqprop.run.signals import Stop
-from eqprop.run.text import one_line
+from eqprop.run.text import one_line, show
 from eqprop.tracking import LocalFiles, RunInfo, Trackers
 from eqprop.training.ablation import Ablation
 from eqprop.training.callback import Callback
@@ -38,13 +35,13 @@ from eqprop.training.checkpoints import Checkpoints
 from eqprop.training.diagnostics import Diagnostics
 from eqprop.training.divergence_guard import DivergenceGuard
 from eqprop.training.gradient_diagnostics import GradientDiagnostics
-from eqprop.training.load import DTYPES, network_of, refuse_foreign
+from eqprop.training.learning_check import LearningCheck
+from eqprop.training.load import DTYPES, network_of, refuse_foreign, solver_of
 from eqprop.training.loop import Training
 from eqprop.training.optimizer import build_optimizer
 from eqprop.training.profiler import Profiler
 from eqprop.training.scheduler import build_schedule
 from eqprop.training.session import Session
-from eqprop.training.snapshot import restore
 from eqprop.training.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -70,6 +67,7 @@ def build_session(cfg: DictConfig, config: Config) -> Session:
     captured = captures(config, device)
     ablation: Ablation | None = None if config.ablation is None else made(cfg.ablation)
     trained = None if ablation is None else ablation.trained(network)
+    own = cfg.get("callbacks") or {}
     session = Session(
         network=network,
         cost=cost,
@@ -83,6 +81,7 @@ def build_session(cfg: DictConfig, config: Config) -> Session:
         eval_batch_size=config.trainer.eval_batch_size,
         clip_norm=cfg.optimizer.get("clip_norm"),
         noise=None if config.noise is None else made(cfg.noise),
+        callbacks={str(name): made_callback(str(name), node) for name, node in own.items()},
     )
     length = session.epochs, session.steps_an_epoch
     session.schedule = build_schedule(cfg.get("scheduler"), session.optimizer, *length, captured)
@@ -98,12 +97,15 @@ def build_training(
     diagnostics = Diagnostics(trackers.show, trainer.curves_every, checkpoints)
     console = next(t for t in trackers.active if isinstance(t, ConsoleTracker))
     rows = next(t for t in trackers.active if isinstance(t, LocalFiles))
-    meta = {"run_id": run.id, "config": run.config, "versions": environment.versions()}
-    meta |= rounding(session)
+    plain = {key: value for key, value in run.config.items() if key != "chosen"}
+    meta = {"run_id": run.id, "config": plain, "versions": environment.versions()}
+    meta |= rounding(session) | {"init_from": run.config.get("chosen", {}).get("init_from")}
     how = config.checkpoint
     keeping = (how.every, how.every_steps, how.keep, how.share)
     saving = Checkpoints(checkpoints, meta, stop, rows.sync, guard, *keeping)
-    callbacks: list[Callback] = [guard, console, diagnostics, saving]
+    callbacks: list[Callback] = [
+        *(guard, LearningCheck(), console, diagnostics, *session.callbacks.values(), saving)
+    ]
     if (every := config.diagnostics.gradient_every) is not None:
         comparing = GradientDiagnostics(every)
         checked(lambda: comparing.reference.check(session.network))
@@ -130,7 +132,8 @@ def session_of_run(found: Checkpoint, changes: Mapping[str, Any]) -> Session:
     refuse_foreign(found)
     cfg = OmegaConf.create(found.meta["config"])
     here = {"device.type": "auto", "device.index": 0, "device.cuda_graph": "auto"}
-    for key, value in {**here, "tracking.trackers": {}, **changes}.items():
+    alone: dict[str, Any] = {"tracking.trackers": {}, "callbacks": {}, "init_from": None}
+    for key, value in {**here, **alone, **changes}.items():
         OmegaConf.update(cfg, key, value, merge=False)
     plain: Any = OmegaConf.to_container(cfg)
     return build_session(cfg, validate(plain))
@@ -147,6 +150,15 @@ def made(node: DictConfig, **more: Any) -> Any:
         if isinstance(cause, (ValueError, TypeError)):
             raise ConfigError(f"{node._target_}: {one_line(cause)}") from error
         raise
+
+
+def made_callback(name: str, node: DictConfig) -> Callback:
+    """A callback of the configuration. Raises ConfigError if its class is none."""
+    callback = made(node)
+    if not isinstance(callback, Callback):
+        how = "is no subclass of eqprop.training.callback.Callback"
+        raise ConfigError(f"callbacks.{name}._target_={show(node._target_)}: {how}")
+    return callback
 
 
 def build_network(cfg: DictConfig, data: Data, cost: CEnergy) -> Network:
@@ -166,15 +178,14 @@ def checked(look: Callable[[], Any]) -> Any:
 
 def build_solver(cfg: DictConfig, config: Config, network: Network, n_samples: int) -> Solver:
     """The solver of ``cfg.dynamics``, which a network may refuse, with its compiled loops."""
-    chooses = "network" in signature(locate(cfg.dynamics._target_)).parameters
-    solver: Solver = made(cfg.dynamics, **({"network": network} if chooses else {}))
-    checked(lambda: solver.check(network))
+    solver: Solver = checked(lambda: solver_of(made, cfg.dynamics, network))
     wanted = config.device.compile
     steps = solver.n_nudged + (0 if solver.feeds_forward(network) else solver.n_relax)
     worth_it = compiled.fits(network) and compiled.pays(network, steps, n_samples)
     if wanted is True or (wanted == "auto" and worth_it):
         solver.use_compiled_loops(network)
     if wanted is True and network.by_autograd:
+        log.info("torch compiles the energy at the first step, which takes seconds")
         network.compile_energy()
     elif wanted is True and not solver.compiled:
         loops = "one hidden layer of sigmoid or tanh, dynamics euler (not adaptive) or newton"
@@ -214,21 +225,19 @@ def recording(trackers: Trackers, run: RunInfo, session: Session) -> Iterator[No
     trackers.finish(session.summary(), "done")
 
 
-def go_on(session: Session, earlier: Earlier) -> None:
-    """Put the training where its newest checkpoint was written, and the metrics with it."""
-    start = take(earlier)
-    if start is not None:
-        restore(session, start)
-        warn_of_differences(start.meta, rounding(session))
-    size = 0 if start is None else int(start.meta["metrics_bytes"])
-    cut_metrics(earlier.folder / "metrics.jsonl", size)
-
-
 def run_info(
-    cfg: DictConfig, folder: Path, group: str | None = None, earlier: Earlier | None = None
+    cfg: DictConfig,
+    folder: Path,
+    group: str | None = None,
+    earlier: Earlier | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> RunInfo:
-    """What trackers may show of the run in ``folder``, under its earlier id if it had one."""
-    plain: Any = redact_all(OmegaConf.to_container(cfg, resolve=True))
+    """What trackers may show of the run in ``folder``, under its earlier id if it had one.
+
+    ``chosen`` is what ``auto`` chose, which they get beside the configuration.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain |= {} if chosen is None else {"chosen": dict(chosen)}
     known = earlier.meta if earlier is not None and earlier.meta is not None else {}
     shared = plain["tracking"]
     name = re.sub(r"^\d\d-\d\d-\d\d-", "", folder.name)  # W&B puts the time before it
@@ -239,7 +248,7 @@ def run_info(
         folder=folder,
         outputs=Path(cfg.paths.outputs),
         entity=shared["entity"],
-        group=shared["group"] or redact_all(group),
+        group=shared["group"] or group,
         tags=tuple(shared["tags"]),
         notes=shared["notes"],
         config=plain,

@@ -11,13 +11,16 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from eqprop.cli.words import parsed, split
+from eqprop.config import paths
 from eqprop.config.compose import check
-from eqprop.config.hydra_internals import get_args_parser
+from eqprop.config.effect import without_effect
 from eqprop.config.validation import resolved
 from eqprop.run.errors import TRACEBACK, ConfigError, UserError
 from eqprop.run.folder import read_status
@@ -35,24 +38,31 @@ def prepared(argv: Sequence[str]) -> list[str]:
 
     ConfigError on the first mistake; argparse exits on an unknown flag (2) and ``--version`` (0).
     """
+    argv = [paths.in_home(word) for word in argv]
+    typed = parsed(argv)
     arguments = with_recorded(argv)
     cfg = check(arguments)
-    if cfg is None:  # there will be no run in this process
+    if cfg is None:  # there will be no run
         return arguments
+    for line in without_effect(cfg, typed.overrides, typed.multirun):
+        print(f"warning: {line}", file=sys.stderr)
+    flags, _ = split(arguments)
+    words = _words(cfg)
+    if typed.multirun:
+        return [*flags, *words]
     _refuse_other_rerun(cfg)
     if cfg.resume == "auto" and "${now:" in str(OmegaConf.to_container(cfg.hydra.run)):
         what = "hydra.run.dir is a new folder for every command; give hydra.run.dir=DIR"
         print(f"warning: resume=auto: {what}, the same every time", file=sys.stderr)
     if cfg.hydra.output_subdir is None:  # as conf/config.yaml has it
-        return arguments
-    flags, words = _split(arguments)
+        return [*flags, *words]
     # Hydra's own record would hold secrets until ours replaces it, and write over a run to resume
     return [*flags, *words, "hydra.output_subdir=null"]
 
 
 def with_recorded(argv: Sequence[str]) -> list[str]:
     """The arguments after those of the run that they name; ConfigError if the two contradict."""
-    given_flags, words = _split(argv)
+    given_flags, words = split(argv)
     asked = {key_of(word): _value(word) for word in words if key_of(word) in _OWN}
     asked = {key: value for key, value in asked.items() if value not in ("", "null")}
     if asked in ({}, {"resume": "auto"}):
@@ -116,7 +126,7 @@ def how_to_go_on(folder: Path) -> str:
     program = sys.argv[0] or "eqprop-train"
     start = ["python", program] if program.endswith(".py") else [Path(program).name]
     with suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())
+        folder = folder.relative_to(HydraConfig.get().runtime.cwd)  # the command's, with chdir, too
     return shlex.join([*start, f"resume={quoted(str(folder))}"])
 
 
@@ -129,6 +139,9 @@ def describe(error: BaseException) -> str:
     if no_room or "can't allocate memory" in text:
         sizes = "dataset.batch_size, trainer.eval_batch_size, model.hidden or dataset.limit"
         return f"out of memory ({text}); lower {sizes}"
+    if "can't start new thread" in text or isinstance(error, BlockingIOError):  # EAGAIN of fork
+        limit = "a limit on processes or memory (ulimit -u, a container's pids)"
+        return f"cannot start another thread or process ({text}): {limit}; set device.threads=1"
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"cannot write ({text}); free the disk or change paths.outputs"
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the traceback)"
@@ -165,10 +178,10 @@ def before_the_run(error: Exception) -> Exception:
     return ConfigError(f"{what}; {how}")
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags with their values, and the overrides, which Hydra takes in one piece only."""
-    words = list(get_args_parser().parse_args(list(argv)).overrides)
-    return [word for word in argv if word not in words], words
+def _words(cfg: DictConfig) -> list[str]:
+    """The overrides that a configuration was composed from, as they were given."""
+    given: Any = OmegaConf.to_container(cfg.hydra.overrides, resolve=False)
+    return [*map(str, given["task"]), *map(str, given["hydra"])]
 
 
 def _value(word: str) -> str:

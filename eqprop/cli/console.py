@@ -18,7 +18,8 @@ from eqprop.training.session import Session
 
 log = logging.getLogger(__name__)
 _TABLE = 40  # columns of the table of results
-_SHOWN = {"train": "accuracy/train", "validation": "accuracy/validation", "test": "accuracy/test"}
+_SPLITS = ("train", "validation", "test")
+_NAMES = {"train": "train (learning)"}  # while the weights moved: of no one model
 
 
 class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -44,14 +45,14 @@ class ConsoleTracker(Tracker, Callback):
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
-            TextColumn("{task.fields[accuracy]} {task.fields[energy]} {task.fields[speed]}"),
+            TextColumn("{task.fields[accuracy]} {task.fields[cost]} {task.fields[speed]}"),
             TimeRemainingColumn(),
             refresh_per_second=4,
             transient=True,
             disable=not wanted,
         )
         self._task = TaskID(0)
-        self._last: dict[str, Any] = {"accuracy": "", "energy": "", "speed": ""}
+        self._last: dict[str, Any] = {"accuracy": "", "cost": "", "speed": ""}
 
     def start(self, run: RunInfo) -> None:
         """Draw the bar; log lines pass above it."""
@@ -64,19 +65,24 @@ class ConsoleTracker(Tracker, Callback):
 
     def log(self, row: Mapping[str, float | int]) -> None:
         """Show an epoch's row as one line, and the newest numbers in the bar."""
-        if "energy/nudged" in row:
-            self._last["energy"] = f"energy {row['energy/nudged']:.4g}"
+        if "cost/free" in row:
+            self._last["cost"] = f"cost of a batch {row['cost/free']:.4g}"
         if "time/train_s" in row:
             self._show_epoch(row)
         epoch = min(int(row["epoch"]) + ("time/train_s" in row), self.epochs)
         self._bar.update(self._task, epoch=epoch, **self._last)
 
     def _show_epoch(self, row: Mapping[str, float | int]) -> None:
-        accuracies = [f"{k} {100 * row[name]:.2f} %" for k, name in _SHOWN.items() if name in row]
-        self._last["accuracy"] = accuracies[-1]
+        found = {
+            split: f"{split} {100 * row[f'accuracy/{split}']:.2f} %"
+            for split in _SPLITS
+            if f"accuracy/{split}" in row
+        }
+        self._last["accuracy"] = found.get("validation", list(found.values())[-1])
         self._last["speed"] = f"{row['throughput/examples_per_s']:.0f} examples/s"
-        parts = [*accuracies, self._last["energy"], self._last["speed"]]
-        log.info("  ".join([f"epoch {row['epoch']}/{self.epochs}", *filter(None, parts)]))
+        parts = [f"{text} (cost {row[f'cost/{split}']:.4g})" for split, text in found.items()]
+        head = f"epoch {row['epoch']}/{self.epochs}"
+        log.info("  ".join([head, *parts, self._last["speed"]]))
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         self._bar.stop()
@@ -85,17 +91,42 @@ class ConsoleTracker(Tracker, Callback):
         self._bar.stop()
 
 
-def show_result(summary: Mapping[str, float], folder: Path, trackers: Trackers) -> None:
-    """Print the accuracies as a small table, then the run's folder and where to look."""
+def show_result(
+    summary: Mapping[str, float], folder: Path, trackers: Trackers, selected_by: str
+) -> None:
+    """Print the accuracies as a small table, then the run's folder and where to look.
+
+    A column is of one model: that with the best ``selected_by``, and the last one.
+    """
     table = Table("accuracy", "best", "last")
-    for split, name in _SHOWN.items():
-        if f"best/{name}" in summary:
-            cells = (f"{100 * summary[f'{which}/{name}']:.2f} %" for which in ("best", "last"))
-            table.add_row(split, *cells)
+    columns = ("best", "last")
+    table.add_row("epoch", *(_epoch(summary, which) for which in columns))
+    for split in _SPLITS:
+        found = [summary.get(f"{which}/accuracy/{split}") for which in columns]
+        if any(value is not None for value in found):
+            cells = ("-" if value is None else f"{100 * value:.2f} %" for value in found)
+            table.add_row(_NAMES.get(split, split), *cells)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.width = max(console.width, _TABLE)  # a narrower terminal wraps it, and loses no digit
     console.print(table)
+    console.print(f"selected   {selection(summary, selected_by)}")
     console.print(f"run        {folder}")
     for line in trackers.locations():
         is_command = line.startswith(("wandb", "tensorboard"))
         console.print(f"{'dashboard' if is_command else 'metrics':<10} {line}")
+
+
+def selection(summary: Mapping[str, float], selected_by: str) -> str:
+    """Which epoch's model is the best, by what it was selected, and its test accuracy."""
+    split, epoch = selected_by.partition("/")[2], _epoch(summary, "best")
+    if split == "test":
+        chose = "the test set itself, as there is no validation split: its accuracy flatters"
+        return f"epoch {epoch} (best.pt), by {chose}"
+    accuracy = summary.get("best/accuracy/test")
+    test = "was not measured" if accuracy is None else f"is {100 * accuracy:.2f} %"
+    return f"epoch {epoch} (best.pt), by its {split} accuracy; its test accuracy {test}"
+
+
+def _epoch(summary: Mapping[str, float], which: str) -> str:
+    """Not known where a checkpoint of an earlier version had it."""
+    return f"{summary[f'{which}/epoch']:g}" if f"{which}/epoch" in summary else "-"

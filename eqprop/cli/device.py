@@ -12,8 +12,8 @@ import torch
 from eqprop.config.schema import Config
 from eqprop.config.validation import graph_obstacle
 from eqprop.run import environment
-from eqprop.run.errors import ConfigError
-from eqprop.run.hardware import processors
+from eqprop.run.errors import ConfigError, RunError
+from eqprop.run.hardware import can_start, processors
 from eqprop.training.session import Session
 from eqprop.training.step import CapturedStep, CudaGraphs, PlainStep
 
@@ -24,7 +24,9 @@ def prepare_device(config: Config) -> torch.device:
     usable = wanted.type != "cpu" and torch.cuda.is_available()
     if wanted.type == "cuda" and not usable:
         raise ConfigError("device.type='cuda': torch finds no usable GPU; choose device=cpu")
-    torch.set_num_threads(wanted.threads or default_threads())
+    threads = wanted.threads or default_threads()
+    try_threads(threads)
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(wanted.matmul)
     torch.backends.cudnn.allow_tf32 = wanted.matmul != "highest"  # convolutions have their own
     if wanted.deterministic != torch.are_deterministic_algorithms_enabled():
@@ -34,6 +36,13 @@ def prepare_device(config: Config) -> torch.device:
     np.random.seed(np.random.SeedSequence(config.seed).generate_state(4))
     random.seed(config.seed)
     return torch.device("cuda", wanted.index) if usable else torch.device("cpu")
+
+
+def try_threads(count: int) -> None:
+    """Start and end so many threads. RunError if they cannot be: OpenMP would exit on the spot."""
+    if not can_start(count):
+        limit = "there is a limit on processes or memory (ulimit -u, a container's pids)"
+        raise RunError(f"cannot start {count} threads: {limit}; set device.threads=1")
 
 
 def default_threads() -> int:

@@ -10,25 +10,28 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from pydantic.fields import FieldInfo
 
-from eqprop.config import translate
+from eqprop.config import paths, translate
+from eqprop.config.folder import conf_dir
 from eqprop.config.hydra_internals import config_loader, get_args_parser
 from eqprop.config.signature import component_type
 from eqprop.config.slug import register_resolvers
 from eqprop.config.targets import locate
-from eqprop.config.validation import resolved, validate_composed
+from eqprop.config.validation import refuse_credentials, resolved, validate_composed
 from eqprop.run.errors import ConfigError
 from eqprop.run.folder import refuse_used
 from eqprop.run.text import key_of, show
 
 CHANGEABLE = {
-    *("cost", "optimizer", "scheduler", "dataset", "dynamics", "estimator"),
+    *("model", "cost", "optimizer", "scheduler", "dataset", "dynamics", "estimator"),
     *("noise", "ablation"),
 }
 """Groups whose option may be chosen after something else has set keys of another."""
@@ -37,7 +40,7 @@ CHANGEABLE = {
 def check(argv: Sequence[str]) -> DictConfig | None:
     """Compose and validate what the command line asks for: one run, or a multirun without its jobs.
 
-    Returns the configuration of a single run, Hydra's own part included, else None. Raises
+    Returns the configuration of the run or multirun, Hydra's own part included, else None. Raises
     ConfigError, one line on the first mistake, and argparse's SystemExit.
     """
     args = get_args_parser().parse_args(list(argv))
@@ -51,7 +54,7 @@ def check(argv: Sequence[str]) -> DictConfig | None:
             with composer.as_job(cfg, None):
                 resolved(cfg, throw_on_missing=False)
     elif args.multirun:
-        composer.load(args.overrides, RunMode.MULTIRUN)  # its sweeper checks the jobs
+        return composer.load(args.overrides, RunMode.MULTIRUN)  # its sweeper checks the jobs
     else:
         cfg = composer.load(args.overrides)
         composer.validate(cfg)
@@ -72,7 +75,7 @@ def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Take out keys of a part's former option that the option typed instead does not have.
 
     An experiment sets ``estimator.beta``; with ``estimator=backprop`` behind it, nothing has one.
-    A key that is typed itself stays, to be refused. Returns a line for each that went.
+    A key that is typed itself stays, to be refused. Returns a line for each part that lost some.
     """
     typed = {key_of(override) for override in overrides}
     lines = []
@@ -90,21 +93,23 @@ def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
             kind = component_type(group, locate(str(part._target_)))
         except ConfigError:  # it is refused where it is validated
             continue
-        known = {field.alias or name for name, field in kind.model_fields.items()}
+        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
         takes_all = kind.model_config.get("extra") == "allow"
-        for key in [] if takes_all else sorted(part.keys() - known):
-            if f"{group}.{key}" not in typed:
+        gone = []
+        for key in [str(key) for key in part if f"{group}.{key}" not in typed]:
+            unknown = key not in fields and not takes_all
+            if unknown or (key in fields and part[key] is None and _has_its_own(fields[key])):
                 with read_write(cfg), open_dict(cfg):
-                    value = show(part.pop(key))
-                lines.append(f"{group}.{key}={value}: left out, {part._target_} has no such key")
+                    gone.append(f"{group}.{key}={show(part.pop(key))}")
+        if gone:
+            lines.append(f"{', '.join(gone)}: left out, {part._target_} does not take that")
     return lines
 
 
-def conf_dir() -> Path:
-    """Return the folder of configuration files: beside the package in a checkout, else in it."""
-    package = Path(__file__).resolve().parent.parent
-    checkout = package.parent / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+def _has_its_own(field: FieldInfo) -> bool:
+    """Whether a key that is null, "as the class has it", must be left out for that."""
+    is_any = field.annotation is Any
+    return not (field.is_required() or is_any or type(None) in get_args(field.annotation))
 
 
 class Composer:
@@ -131,10 +136,14 @@ class Composer:
             return OverridesParser.create(self.loader).parse_overrides(list(overrides))
 
     def load(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-        """Compose, Hydra's own part included."""
+        """Compose, Hydra's own part included; ``~`` and variables in paths are replaced."""
+        translate.refuse_none(self.loader, overrides)
         with translate.composition(self.loader, self.name, overrides):
             cfg = self.loader.load_configuration(self.name, list(overrides), mode)
+            if words := paths.words(cfg):
+                cfg = self.loader.load_configuration(self.name, [*overrides, *words], mode)
         drop_left_over_keys(cfg, overrides)
+        refuse_credentials(cast("dict[Any, Any]", OmegaConf.to_container(cfg)))
         return cfg
 
     def validate(self, cfg: DictConfig, job: int | None = None, place: bool = True) -> None:
@@ -177,4 +186,4 @@ def _refuse_lone_search(cfg: DictConfig) -> None:
     choices = {"sweep": cfg.hydra.runtime.choices.get("sweep"), "sweep.sampler": cfg.sweep.sampler}
     for key, value in choices.items():
         if value not in ("grid", None):
-            raise ConfigError(f"{key}={value}: starts many runs; add -m, or leave it out for one")
+            raise ConfigError(f"{key}={value}: starts many runs; add -m, or {key}=grid for one")

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import flatten, hint, nearest, one_line, show
 
+_ALSO_KNOWN_AS = {"gpu": "cuda", "ce": "cross_entropy", "squared_error": "mse", "off": "none"}
+_ALSO_KNOWN_AS |= {"false": "none", "disabled": "none", "wandb": "wandb_offline", "mps": "cpu"}
 _LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _LIMITS |= {"min_length": "of at least", "max_length": "at most"}
 _NAMES = {int: "a whole number", float: "a number", str: "text", dict: "a mapping", Any: "a value"}
@@ -66,7 +68,9 @@ def _lines(
 
 def meant(name: str, candidates: Iterable[str], path: str = "") -> str:
     """Return ``; did you mean X?``, or nothing where none is near; ``path`` stands before X."""
-    near = nearest(name, candidates)
+    names = list(candidates)
+    usual = _ALSO_KNOWN_AS.get(name.lower())
+    near = usual if usual in names else nearest(name, names)
     return f"; did you mean {path}{near}?" if near else ""
 
 

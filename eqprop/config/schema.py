@@ -80,7 +80,14 @@ def _optional(value: Any, info: ValidationInfo) -> Component | None:
 
 
 def _trackers(value: Any, info: ValidationInfo) -> dict[str, Component]:
-    path = "tracking.trackers"
+    return _named("tracking.trackers", value, info)
+
+
+def _callbacks(value: Any, info: ValidationInfo) -> dict[str, Component]:
+    return _named("callbacks", value, info)
+
+
+def _named(path: str, value: Any, info: ValidationInfo) -> dict[str, Component]:
     if not isinstance(value, Mapping):
         what = "a mapping name: {_target_: class, …}, or {} for none"
         raise ConfigError(f"{path}={show(value)}: must be {what}")
@@ -198,6 +205,7 @@ class Config(Strict):
     name: OptionalText
     resume: OptionalRun
     rerun: OptionalRun
+    init_from: OptionalRun = None
     model: Annotated[Model, PlainValidator(_component)]
     cost: Part
     optimizer: Part
@@ -208,6 +216,7 @@ class Config(Strict):
     estimator: Part
     noise: OptionalPart = None
     ablation: OptionalPart = None
+    callbacks: Annotated[dict[str, Component], PlainValidator(_callbacks)] = Field({})
     trainer: Trainer
     diagnostics: Diagnostics = Diagnostics()
     checkpoint: Checkpoint
@@ -221,4 +230,4 @@ class Config(Strict):
         parts = [self.model, self.cost, self.optimizer, self.dataset, self.dynamics, self.estimator]
         more = [self.scheduler, self.noise, self.ablation]
         given = [part for part in more if part is not None]
-        return [*parts, *given, *self.tracking.trackers.values()]
+        return [*parts, *given, *self.callbacks.values(), *self.tracking.trackers.values()]

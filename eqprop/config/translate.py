@@ -22,6 +22,8 @@ _CIRCLE = "the configuration refers to itself without end: look for ${…} in a 
 _UNKNOWN = re.compile(r"Could not (?:override|delete|delete from config\.) '([^'=]+)")
 _TWICE = re.compile(r"(?:Multiple values for|^)\s*([^\s.]+)(?: appears more|\. To override)")
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
+_EXISTS = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
+_NOT_THERE = re.compile(r"In '([^']+)': Could not override '([^'@]+)")
 _NO_TARGET = re.compile(r"Interpolation key '([^']+)' not found")
 
 
@@ -61,6 +63,11 @@ def _line(error: Exception, loader: ConfigLoader, name: str, overrides: Sequence
         return f"{brief(match[1])}: several values; {how}"
     if match := _TWICE.search(text):
         return f"{match[1]}: chosen twice; write {match[1]}=OPTION, without +"
+    if match := _EXISTS.search(text):
+        given = next((o for o in overrides if key_of(o) == match[1]), f"+{match[1]}=VALUE")
+        return f"{brief(given)}: exists already; leave out the +: {brief(given.lstrip('+'))}"
+    if match := _NOT_THERE.search(text):
+        return _not_overridden(loader, match[1], match[2])
     if text.startswith("Config group override must be"):
         return _bad_option(loader, overrides)
     match = _UNKNOWN.search(text)
@@ -76,7 +83,27 @@ def _unknown(override: str, key: str, keys: Sequence[str]) -> str:
     for leaf, given in flatten(value, f"{key}.") if isinstance(value, Mapping) else ():
         if leaf not in keys and any(known.startswith(f"{key}.") for known in keys):
             return f"{leaf}={show(given)}: unknown key '{leaf}'{hint(leaf, keys)}"
-    return f"{brief(override)}: unknown key '{key}'{hint(key, keys)}"
+    line = f"{brief(override)}: unknown key '{key}'{hint(key, keys)}"
+    group = key.partition(".")[0]
+    if f"{group}._target_" in keys and key.count(".") == 1 and "did you mean" not in line:
+        line += f"; or write +{override.lstrip('+')}, if its class takes it"
+    return line
+
+
+def _not_overridden(loader: ConfigLoader, file: str, group: str) -> str:
+    if group == "debug":
+        return f"{file}: debug is chosen on the command line only, as in debug=limit"
+    groups = [name for name in loader.list_groups("") if name != "hydra"]
+    where = "" if group in groups else f": there is no group {group}{meant(group, groups)}"
+    return f"{file}: cannot override /{group}{where or '; it is chosen before this file is read'}"
+
+
+def refuse_none(loader: ConfigLoader, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for Python's word where YAML's is meant: it would be a text."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if value == "None" and "none" not in loader.get_group_options(key_of(override)):
+            raise ConfigError(f"{brief(override)}: None is a text here; write {key}=null")
 
 
 def _syntax(error: OverrideParseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,15 +18,28 @@ from eqprop.config import explain, translate
 from eqprop.config.schema import Config
 from eqprop.run import hardware
 from eqprop.run.errors import ConfigError
-from eqprop.run.text import flatten, show
+from eqprop.run.redact import credential_in
+from eqprop.run.text import flatten, key_of, show
 
 
 def validate(cfg: Mapping[Any, Any]) -> Config:
     """Return a resolved configuration, without Hydra's own part, typed, or raise ConfigError."""
+    refuse_credentials(cfg)
     keys = [*Config.model_fields, *(key for key, _ in flatten(cfg))]
     config = explain.validated(Config, "", {str(key): part for key, part in cfg.items()}, keys)
     explain.refuse(list(_broken_rules(config)))
     return config
+
+
+def refuse_credentials(cfg: Mapping[Any, Any]) -> None:
+    """Refuse what must not be recorded: a configuration is written as it is, to be read again."""
+    leaves = dict(flatten(cfg))
+    words = [w for part in ("task", "hydra") for w in leaves.pop(f"hydra.overrides.{part}", [])]
+    typed = [(key_of(word), word) for word in words]
+    for key, value in [*typed, *sorted(leaves.items(), key=lambda leaf: leaf[0][:6] == "hydra.")]:
+        if (found := credential_in(str(value))) is not None:
+            how = "leave it out, whoever needs it finds it in the environment"
+            raise ConfigError(f"{key}: holds {found}, which would be recorded; {how}")
 
 
 def validate_composed(cfg: DictConfig) -> Config:
@@ -83,6 +97,12 @@ def _broken_rules(config: Config) -> Iterator[str]:
     ):
         target = show(config.scheduler.target)
         yield f"scheduler._target_={target}: its step needs {missing}, which no run gives it"
+    if config.init_from is not None and config.resume is None:  # a resumed run has its own weights
+        source = Path(config.init_from)
+        if not source.is_file() and not any((source / "checkpoints").glob("*.pt")):
+            none = "holds no checkpoint (checkpoints/last.pt)"
+            what = none if source.is_dir() else "is neither a run's folder nor a checkpoint"
+            yield f"init_from={show(config.init_from)}: {what}"
     yield from _broken_device_rules(config)
 
 

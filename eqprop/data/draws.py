@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +38,26 @@ class Draws:
         upper = _shifted(_hash(self._keys + _signed(self._drawn * _GAMMA)), 32)
         return (upper * n) >> 32
 
+    def normal_(self, out: Tensor) -> Tensor:
+        """Fill ``out`` (batch, *shape) with the next numbers from N(0, 1), and return it."""
+        n = out[0].numel()
+        at_once = max(1, _AT_ONCE // n)
+        for keys, part in zip(
+            torch.split(self._keys, at_once), torch.split(out, at_once), strict=True
+        ):
+            radius, angle = self._uniform(keys, 0, n), self._uniform(keys, n, n)
+            normal = radius.log_().mul_(-2.0).sqrt_().mul_(angle.mul_(2.0 * math.pi).cos_())
+            part.copy_(normal.view(part.shape))
+        self._drawn += 2 * n
+        return out
+
+    def _uniform(self, keys: Tensor, after: int, n: int) -> Tensor:
+        """The ``n`` numbers (samples, n) after the next few of each key: float64, > 0 and <= 1."""
+        first = self._drawn + after + 1
+        places = torch.arange(first, first + n, device=keys.device) * _GAMMA
+        bits = _shifted(_hash(keys.unsqueeze(1) + places), 11)
+        return (bits + 1).double().mul_(2.0**-53)
+
 
 def _mixed(seed: int, epoch: int) -> int:
     """A hash, from 0 to 2⁶³ - 1, so that neighbouring seeds and epochs have nothing in common."""
@@ -54,6 +76,7 @@ def _shifted(x: Tensor, places: int) -> Tensor:
     return (x >> places) & ((1 << (64 - places)) - 1)
 
 
+_AT_ONCE = 1 << 18  # numbers from N(0, 1): what is made of them in float64 stays in the cache
 _GAMMA = _signed(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 

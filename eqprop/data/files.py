@@ -28,7 +28,7 @@ def torchvision(name: str) -> Any:
 def located(
     root: Path, inside: str, names: Sequence[str], download: Callable[[str], object] | None
 ) -> list[Path]:
-    """The paths of the files ``names`` in ``root/inside``, each plain or with ``.gz``.
+    """The paths of the files ``names`` in ``root/inside``, each as ``find`` knows it.
 
     ``download(folder)`` gets those that are missing: into ``folder/inside``. Raises DataError.
     """
@@ -47,9 +47,12 @@ def located(
 def find(folder: Path, name: str) -> Path | None:
     """``folder/name`` or ``folder/name.gz``, the first that is there, or None.
 
+    Some mirrors write ``train-images.idx3-ubyte``, with a dot.
+
     Raises DataError if the folder cannot be searched.
     """
-    for path in (folder / name, folder / f"{name}.gz"):
+    names = dict.fromkeys([name, name.replace("-idx", ".idx")])
+    for path in (folder / f"{known}{suffix}" for known in names for suffix in ("", ".gz")):
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):

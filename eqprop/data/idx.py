@@ -1,4 +1,4 @@
-"""A strict reader of IDX files (yann.lecun.com/exdb/mnist), plain or gzipped.
+"""A strict reader of IDX files (yann.lecun.com/exdb/mnist), plain or gzipped by their content.
 
 Every fault is one DataError that names the file, its folder and the way out.
 """
@@ -62,14 +62,16 @@ def _read(path: Path, magic: int, n_dims: int) -> Bytes:
     return np.frombuffer(data, np.uint8, offset=size).reshape(shape)
 
 
+def is_packed(data: bytes) -> bool:
+    """Whether it begins as gzip's files do."""
+    return data[:2] == b"\x1f\x8b"
+
+
 def _unpacked(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            start = file.peek(20)[:20]
-            if path.suffix != ".gz":
+            if not is_packed(file.peek(2)):  # whatever its name says
                 return file.read()
-            if not start.startswith(b"\x1f\x8b"):
-                raise fault(path, f"is not a gzip file: it begins with {_excerpt(start)}")
             with gzip.GzipFile(fileobj=file) as unpacked:
                 return unpacked.read(_LARGEST)
     except EOFError as error:

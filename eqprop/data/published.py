@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eqprop.data import files
+from eqprop.data import files, identity
 from eqprop.data.base import Dataset
 from eqprop.data.raw import Array, Raw
 
@@ -93,5 +93,8 @@ def _verify(path: Path, checksum: str) -> None:
     except OSError as error:
         raise files.unreadable(path, error) from error
     if found != checksum:
+        other = identity.packed().get(found)
         what = f"is truncated or not the published file (MD5 {found}, not {checksum})"
+        if other is not None:
+            what = f"is {identity.of(other)} by its checksum"
         raise files.fault(path, what)

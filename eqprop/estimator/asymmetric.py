@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Predicate
@@ -19,11 +19,11 @@ from eqprop.estimator.estimator import (
     measured_layers,
     measured_relaxation,
     nudged,
+    target_for,
 )
 from eqprop.estimator.implicit import held_units
 from eqprop.estimator.linearised import Linearised
 from eqprop.network import Cost, Edge, Network, Nudge, State
-from eqprop.network.cost import fitting
 from eqprop.network.local import Quadratic
 from eqprop.network.pool import Max
 from eqprop.relaxation import Solver
@@ -51,6 +51,8 @@ class AsymmetricEquilibriumPropagation(Estimator):
         corrected: whether the nudged phase is corrected; without, it is the vector field's own.
     """
 
+    follows_cost: ClassVar = True
+
     def __init__(
         self,
         beta: Annotated[
@@ -76,7 +78,7 @@ class AsymmetricEquilibriumPropagation(Estimator):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        target, metrics = fitting(target, state.u[-1]), dict[str, float]()
+        target, metrics = target_for(state, target), dict[str, float]()
         with torch.no_grad(), state.held():
             free = solver.free_phase(network, state, measure)
             if measure:

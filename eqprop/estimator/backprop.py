@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eqprop.estimator.estimator import Estimate, Update, laid_out
+from eqprop.estimator.estimator import Estimate, Update, laid_out, target_for
 from eqprop.estimator.feed_forward import FeedForward
 from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
@@ -33,9 +33,9 @@ class Backprop(FeedForward):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        parameters = list(network.parameters())
+        target, parameters = target_for(state, target), list(network.parameters())
         with torch.enable_grad():
-            output = network.forward(state.u[0])
+            output = network.feed_forward_output(state.u[0])
             loss = cost.cost(output, target).mean()
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradients = laid_out(found, parameters)

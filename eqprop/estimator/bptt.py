@@ -17,9 +17,9 @@ from eqprop.estimator.estimator import (
     measured_energy,
     measured_layers,
     measured_relaxation,
+    target_for,
 )
 from eqprop.network import Cost, Network, State
-from eqprop.network.cost import fitting
 from eqprop.relaxation import Relaxation, Solver, StopReason
 
 
@@ -74,7 +74,7 @@ class BackpropThroughTime(Estimator):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        target, parameters = fitting(target, state.u[-1]), list(network.parameters())
+        target, parameters = target_for(state, target), list(network.parameters())
         with torch.no_grad(), state.held():
             free, n_steps = self._first_steps(network, state, solver, measure)
             u = list(state.u)

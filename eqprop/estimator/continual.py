@@ -20,9 +20,9 @@ from eqprop.estimator.estimator import (
     measured_layers,
     measured_relaxation,
     nudged,
+    target_for,
 )
 from eqprop.network import Cost, Network, State
-from eqprop.network.cost import fitting
 from eqprop.relaxation import Relaxation, Solver
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class ContinualEP(EquilibriumPropagation):
         if update is None:
             return super().estimate(network, state, solver, cost, target, measure=measure)
         move = update
-        change, target = self._gradient_sum(network), fitting(target, state.u[-1])
+        change, target = self._gradient_sum(network), target_for(state, target)
         total = [torch.zeros_like(p) for p in network.parameters()]
         steps = count(1)
 

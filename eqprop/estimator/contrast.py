@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt, Predicate
@@ -19,9 +19,9 @@ from eqprop.estimator.estimator import (
     measured_layers,
     measured_relaxation,
     nudged,
+    target_for,
 )
 from eqprop.network import Cost, Network, Nudge, State, WeightGradient
-from eqprop.network.cost import fitting
 from eqprop.network.pool import Max
 from eqprop.relaxation import Relaxation, Solver, StopReason
 
@@ -47,6 +47,8 @@ class Contrast(Estimator):
             of each batch, by ``drawn``.
     """
 
+    follows_cost: ClassVar = True
+
     def __init__(self, phases: Sequence[tuple[float, float]]) -> None:
         self.phases = [(float(beta), float(c)) for beta, c in phases]
         self._sum: WeightGradient | None = None
@@ -69,7 +71,7 @@ class Contrast(Estimator):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        total, target = self._gradient_sum(network), fitting(target, state.u[-1])
+        total, target = self._gradient_sum(network), target_for(state, target)
         with torch.no_grad(), state.held():
             total.begin()
             free = solver.free_phase(network, state, measure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt
 from torch import Tensor
@@ -110,6 +110,8 @@ class ContrastiveHebbianLearning(ClampedContrast):
 
     Source: Movellan (1991), "Contrastive Hebbian learning in the continuous Hopfield model".
     """
+
+    follows_cost: ClassVar = False
 
     def __init__(self) -> None:
         super().__init__([(0.0, -1.0), (1.0, 1.0)])

@@ -9,10 +9,9 @@ from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.estimator.estimator import Estimate, Update
+from eqprop.estimator.estimator import Estimate, Update, target_for
 from eqprop.estimator.feed_forward import FeedForward
 from eqprop.network import Cost, Network, State, WeightGradient
-from eqprop.network.cost import fitting
 from eqprop.relaxation import Solver
 
 
@@ -65,7 +64,7 @@ class DualPropagation(FeedForward):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        target = fitting(target, state.u[-1])
+        target = target_for(state, target)
         if self._sum is None or not self._sum.fits(network):
             self._sum = WeightGradient(network)
         with torch.no_grad(), state.held():

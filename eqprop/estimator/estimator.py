@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eqprop.network import Cost, Network, Nudge, State
+from eqprop.network.cost import fitting
 from eqprop.relaxation import Relaxation, Solver
 
 Update = Callable[[list[Tensor]], None]
@@ -43,10 +44,13 @@ class Estimator(ABC):
         order: as the nudging strength (the key ``beta``, or ``radius``) goes to 0, the bias of the
             gradient goes with this power of it, if all functions are smooth and all relaxations
             converge; None where there is no strength, or the power is not known.
+        follows_cost: whether its gradient is made by a nudge that the cost pulls with: with a cost
+            that pulls at nothing it is 0, or drift of phases that are not at rest.
         relaxes: whether it reads the gradient off states that the solver has relaxed.
     """
 
     order: int | None = None
+    follows_cost: ClassVar = False
     relaxes: ClassVar = True
 
     @abstractmethod
@@ -63,6 +67,7 @@ class Estimator(ABC):
     ) -> Estimate:
         """The gradient for a one-hot ``target`` (batch, n_out), with measurements if wanted.
 
+        The next estimate writes into the same gradients: clone those that are to be kept.
         ``update`` moves the weights by a gradient: for estimators that learn within a phase.
         """
 
@@ -97,6 +102,17 @@ class Estimator(ABC):
     def capture_obstacle(self) -> str | None:
         """Why a step with this estimator cannot be captured as a CUDA graph; None if it can."""
         return f"{type(self).__name__} does not say that it can be captured"
+
+
+def target_for(state: State, target: Tensor) -> Tensor:
+    """The target in the precision of ``state``, whose input is clamped.
+
+    Raises:
+        ValueError: if it is not, or if the target's shape is not the last layer's.
+    """
+    if not state.clamped[0]:
+        raise ValueError("the input is not clamped: call state.clamp(0, x) before an estimate")
+    return fitting(target, state.u[-1])
 
 
 def nudged(cost: Cost, target: Tensor, beta: float | Tensor) -> Nudge:

@@ -14,9 +14,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from eqprop.estimator.contrast import Contrast, Strength
-from eqprop.estimator.estimator import Estimate, Update, measured_relaxation, nudged
+from eqprop.estimator.estimator import Estimate, Update, measured_relaxation, nudged, target_for
 from eqprop.network import Continuation, Cost, Network, State, WeightGradient
-from eqprop.network.cost import fitting
 from eqprop.network.state import Snapshot
 from eqprop.relaxation import Relaxation, Solver
 
@@ -101,7 +100,7 @@ class HolomorphicEquilibriumPropagation(Contrast):
         self.check_with(solver, cost)
         with torch.no_grad(), state.held(), self._twin(network, state).held():
             found = super().estimate(*how, measure=measure)
-            target, twin = fitting(target, state.u[-1]), self._twins[state]
+            target, twin = target_for(state, target), self._twins[state]
             start, phases = twin.copy(), self.complex_phases
             total, last = self._summed(phases, twin, start, solver, cost, target, measure)
             torch._foreach_add_(found.gradients, total)

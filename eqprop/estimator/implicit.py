@@ -18,10 +18,10 @@ from eqprop.estimator.estimator import (
     measured_energy,
     measured_layers,
     measured_relaxation,
+    target_for,
 )
 from eqprop.estimator.linearised import Linearised
 from eqprop.network import Cost, Network, State
-from eqprop.network.cost import fitting
 from eqprop.relaxation import Solver
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class ImplicitDifferentiation(Estimator):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
-        target = fitting(target, state.u[-1])
+        target = target_for(state, target)
         metrics: dict[str, float] = {}
         with torch.no_grad(), state.held():
             free = solver.free_phase(network, state, measure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class Network(nn.Module):
         domains: the interval in which the energy of a unit is finite, for each layer.
         bounded: whether the energy of a unit is finite in an interval only.
         plain: whether no subclass overrides what is computed of the local terms.
+        predictor: what ``forward`` asks, an `eqprop.Predictor`; None: one with the recommended
+            solver.
         descends_by_terms: whether ``descend`` of the local terms is a step down `gradient`: it does
             not look for kinks that can hold a unit, and knows of no subclass.
     """
@@ -51,6 +54,7 @@ class Network(nn.Module):
         local: LocalEnergy,
     ) -> None:
         super().__init__()
+        self.predictor: Callable[[Network, Tensor], Tensor] | None = None
         self.shapes = [tuple(shape) for shape in shapes]
         self.n_layers = len(self.shapes)
         self.phi = list(phi)
@@ -137,6 +141,30 @@ class Network(nn.Module):
     # ------------------------------------------------------------------ differentiable
 
     def forward(self, x: Tensor) -> Tensor:
+        """What the network answers to ``x`` (batch, *sample): its output layer, (batch, n_out).
+
+        The state is relaxed without a nudge, as evaluation does, by `predictor`; the class is the
+        largest output. Of a network from `eqprop.load`, ``x`` are samples as the data set has them:
+        pictures as (batch, channels, height, width), (batch, height, width) or flat, uint8 of
+        0 … 255 or floating point; they are padded and normalised as in the run. Of another network
+        they are what it is trained on, floating point. The result has the device and the dtype of
+        the parameters, wherever ``x`` lies. Not differentiable: gradients are an estimator's. No
+        state, weight or random generator of a training moves.
+
+        Raises:
+            ValueError: if samples of that shape or dtype do not fit the network.
+        """
+        if self.predictor is not None:
+            return self.predictor(self, x)
+        # by name, for it is made of solvers, and those are made for networks
+        usual: Tensor = import_module("eqprop.training.predictor").Predictor()(self, x)
+        return usual
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The class (batch,), int64, of each sample ``x`` (batch, *sample): see `forward`."""
+        return self(x).argmax(1)
+
+    def feed_forward_output(self, x: Tensor) -> Tensor:
         """The output (batch, *shape) of a feed-forward pass from the input, differentiable."""
         u = {0: x.reshape(len(x), *self.shapes[0])}
         rates = {0: self.rate_phi[0](u[0])}
@@ -371,6 +399,12 @@ def layer_residuals(gradient: Sequence[Tensor | None]) -> Tensor:
         torch.linalg.vector_norm(g.flatten(1), dim=1).mean() for g in gradient if g is not None
     ]
     return torch.stack(norms) if norms else torch.zeros(0)
+
+
+def sample_residuals(gradient: Sequence[Tensor | None]) -> Tensor:
+    """``Σ_l ‖∂F/∂u[l]‖₂`` of each sample of a state gradient with a free layer, (batch,)."""
+    found = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradient if g is not None]
+    return torch.stack(found).sum(0)
 
 
 def residual(gradient: Sequence[Tensor | None]) -> Tensor:

@@ -30,6 +30,7 @@ class Activation(ClosedForms):
         "within_piece_": _OF,
         "pieces": (*_OF, "pullback"),
         "range": _OF,
+        "leaves_zero": (*_OF, "pullback"),
         "is_identity": (*_OF, "value_"),
         "analytic": (*_OF, "value_", "pullback", "slope_", "second_pullback"),
         "inverse": _OF,
@@ -42,6 +43,8 @@ class Activation(ClosedForms):
     """Where φ is piecewise linear: (low, high, slope, intercept) of each piece."""
     range = (-math.inf, math.inf)
     """The interval that φ maps to."""
+    leaves_zero = True
+    """Whether a state at 0 feels what drives it: not where φ'(0) is that of a flat side."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], name: str | None = None) -> None:
         self.function = function

@@ -65,6 +65,7 @@ class ReLU(PiecewiseLinear):
 
     pieces = ((-math.inf, 0.0, 0.0, 0.0), (0.0, math.inf, 1.0, 0.0))
     range = (0.0, math.inf)
+    leaves_zero = False
 
     def __init__(self) -> None:
         super().__init__(torch.relu)

@@ -6,7 +6,7 @@ passes over memory cost more than its arithmetic) and what a CUDA graph needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -89,6 +89,9 @@ class State:
         generator: source of ``reset``'s noise; None is torch's own.
 
     Attributes:
+        draws: in an evaluation, what fills a layer (batch, *shape) with each sample's own noise, in
+            the place of ``generator``. Where it is given, what becomes of a sample may not depend
+            on the others: they stop at a tolerance one by one.
         u: the layers, each (batch, *shape).
         clamped: for each layer, whether it is held.
         sites: for each layer, its state, rate, drive and pressure: the buffers themselves.
@@ -126,6 +129,7 @@ class State:
         self.memory: dict[Edge, Memory] = {edge: {} for edge in edges}
         self.generator = generator
         self.carries = False
+        self.draws: Callable[[Tensor], object] | None = None
         self.noise: Disturbance | None = None
         self.at_rest: set[int] = set()
 
@@ -174,10 +178,12 @@ class State:
     def reset(self, init: str = "normal") -> None:
         """Draw every free layer from N(0, 1), or set it to ``zeros``."""
         for layer in self.free:
-            if init == "normal":
-                self.u[layer].normal_(generator=self.generator)
-            else:
+            if init != "normal":
                 self.u[layer].zero_()
+            elif self.draws is not None:
+                self.draws(self.u[layer])
+            else:
+                self.u[layer].normal_(generator=self.generator)
         self.forget()
 
     def copy(self) -> Snapshot:

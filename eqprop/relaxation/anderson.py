@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -30,6 +30,8 @@ class Anderson(Solver):
         regularisation: added to the normal equation's diagonal, relative to its trace.
         n_relax, keys: see :class:`Solver`.
     """
+
+    follows_slope: ClassVar = True
 
     def __init__(
         self,

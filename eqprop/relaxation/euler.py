@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -15,8 +16,18 @@ from eqprop.network.cost import per_sample
 from eqprop.network.edge import alias
 from eqprop.network.network import rest_at_bounds_
 from eqprop.relaxation.compiled import Move
-from eqprop.relaxation.solver import Solver, Steps, StepSize, TimeConstant
+from eqprop.relaxation.solver import Solver, TimeConstant
 
+OpenStepSize = Annotated[
+    Annotated[float, Gt(0)] | None,
+    Doc("step size, in the unit of tau (null: 0.1 where the free phase is a pass, else 0.2)"),
+]
+OpenSteps = Annotated[
+    Annotated[int, Ge(1)] | None,
+    Doc("steps of the free phase at most (null: 20 where the free phase is a pass, else 50)"),
+]
+PASS, RELAX = (0.1, 20), (0.2, 50)
+"""What is left open: dt and steps, where a pass is the free equilibrium, and where none is."""
 SHRINK, GROW = 0.5, 1.1
 ROUNDING = 8.0  # an energy rises only by more than this many of its own last digits
 
@@ -30,17 +41,19 @@ class Euler(Solver):
         clip: project the state after each step, on an interval [low, high], or with ``auto`` each
             layer on the range of its activation. The original EP is Euler on [0, 1] with
             hard_sigmoid (Scellier & Bengio 2017).
-        dt, tau, n_relax, keys: see :class:`Solver`.
+        dt, n_relax: see :class:`Solver`; None is 0.1 and 20, until ``suit`` knows the network.
+        tau, keys: see :class:`Solver`.
     """
 
     capturable: ClassVar = True
+    follows_slope: ClassVar = True
     moves_complex: ClassVar = True
 
     def __init__(
         self,
-        dt: StepSize = 0.1,
+        dt: OpenStepSize = 0.1,
         tau: TimeConstant = 1.0,
-        n_relax: Steps = 20,
+        n_relax: OpenSteps = 20,
         adaptive: Annotated[
             bool,
             Doc("take back a step that raises a sample's energy, and halve that sample's step"),
@@ -51,7 +64,9 @@ class Euler(Solver):
         ] = None,
         **keys: Any,
     ) -> None:
-        super().__init__(n_relax, dt=dt, tau=tau, **keys)
+        found = PASS[1] if n_relax is None else n_relax
+        super().__init__(found, dt=PASS[0] if dt is None else dt, tau=tau, **keys)
+        self._open = dt is None, n_relax is None, keys.get("n_nudged") is None
         if isinstance(clip, str) and clip != "auto":
             raise ValueError(f"dynamics.clip={clip}: must be null, auto or [low, high]")
         if clip is not None and clip != "auto" and (len(clip) != 2 or not clip[0] < clip[1]):
@@ -59,6 +74,13 @@ class Euler(Solver):
         self.adaptive = adaptive
         self.clip = clip
         self._size = self._energy = torch.empty(0)  # (batch,): each sample's step, and its energy
+
+    def suit(self, network: Network) -> None:
+        of_dt, of_steps, as_free = self._open
+        dt, steps = PASS if self.feeds_forward(network) else RELAX
+        self.dt = dt * self.tau if of_dt else self.dt
+        self.n_relax = steps if of_steps else self.n_relax
+        self.n_nudged = self.n_relax if as_free else self.n_nudged
 
     def check(self, network: Network) -> None:
         super().check(network)

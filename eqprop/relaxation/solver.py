@@ -14,6 +14,8 @@ from typing_extensions import Doc
 
 from eqprop.network import Cost, Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
+from eqprop.network.cost import per_sample
+from eqprop.network.network import sample_residuals
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.result import Relaxation, StopReason
@@ -48,9 +50,11 @@ class Solver(ClosedForms, ABC):
         n_relax: steps of the free phase.
         n_nudged: steps of a nudged phase; None is ``n_relax``.
         tol: stop when the residual ``Σ_l mean_batch ‖∂F/∂u[l]‖₂`` falls below it; 0 never tests,
-            and so never waits for the device.
+            and so never waits for the device. In an evaluation (`State.draws`) each sample stops by
+            its own residual.
         init: where the free phase starts; auto is feedforward where the energy has it, which is
-            then the free equilibrium itself, else the solver's own ``default_init``. With
+            then the free equilibrium itself, else the solver's own ``default_init``, or ``normal``
+            for an energy that is given as a whole, of which nothing is known at zeros. With
             ``previous`` and ``per_example`` it starts from the state as it is, where that carries
             one from batch to batch (`State.carries`), else from zeros.
     """
@@ -61,12 +65,15 @@ class Solver(ClosedForms, ABC):
         "step_and_measure": ("step", "gradient"),
         "next": ("step", "gradient"),
     }
-    default_init: Init = "normal"
+    default_init: Init = "zeros"
 
     capturable: ClassVar = False
     """Whether every number of a step lies on the device: a class says so for itself only."""
     moves_complex: ClassVar = False
     """Whether a step moves complex states too: a class says so for itself only."""
+    follows_slope: ClassVar = False
+    """Whether it cannot leave an end of a smooth φ's range, where the energy's slope is infinite:
+    states that are rates start from φ(0) instead."""
     compiled = False
     """Whether whole phases run as compiled loops: their last digits differ."""
 
@@ -79,6 +86,9 @@ class Solver(ClosedForms, ABC):
         dt: StepSize = 1.0,
         tau: TimeConstant = 1.0,
     ) -> None:
+        for key, value in {"dt": dt, "tau": tau}.items():
+            if not value > 0:
+                raise ValueError(f"dynamics.{key}={value}: must be a number > 0")
         self.dt = dt
         self.tau = tau
         self.n_relax = n_relax
@@ -102,6 +112,10 @@ class Solver(ClosedForms, ABC):
 
     def begin(self, network: Network, state: State, nudge: Nudge | None) -> None:
         """Called once before the steps of a phase."""
+
+    def suit(self, network: Network) -> None:
+        """Set what has been left open, now that the network is known."""
+        return
 
     def check(self, network: Network) -> None:
         """Refuse a network that it cannot relax.
@@ -185,20 +199,32 @@ class Solver(ClosedForms, ABC):
         """Whether a feed-forward pass takes the free phase's place."""
         return self.init in ("auto", "feedforward") and network.feedforward
 
+    def first(self, network: Network) -> Init:
+        """Where the free phase starts, if no feed-forward pass takes its place."""
+        own = "normal" if network.by_autograd else self.default_init
+        return own if self.init == "auto" else self.init
+
     def initialise(self, network: Network, state: State) -> bool:
         """Put the free phase's first state; returns whether it is the free equilibrium already."""
         if self.feeds_forward(network):
             self.feed_forward(network, state)
             return not any(state.clamped[1:])  # a layer held above it pulls back
-        init = self.default_init if self.init == "auto" else self.init
+        init = self.first(network)
         if init not in KEPT:
             state.reset(init)
         elif not state.carries:
             state.reset("zeros")
         for layer in state.free:
-            low, high = network.local.domain(network.phi[layer])
+            if not network.rate_phi[layer].leaves_zero:  # the next number does
+                u = state.u[layer]
+                u.masked_fill_(u == 0, torch.finfo(u.dtype).tiny)
+                state.moved(layer)
+            phi, u = network.phi[layer], state.u[layer]
+            low, high = network.local.domain(phi)
             if math.isfinite(low) or math.isfinite(high):
-                state.u[layer].clamp_(low, high)
+                u.clamp_(low, high)
+                if self.follows_slope and not phi.pieces:
+                    u.copy_(torch.where((u <= low) | (u >= high), phi(torch.zeros_like(u)), u))
         return False
 
     def feed_forward(self, network: Network, state: State) -> None:
@@ -290,6 +316,8 @@ class Solver(ClosedForms, ABC):
                 self.advance(network, state, nudge, at_once)
                 end_step()
             return n_steps, StopReason.STEP_LIMIT, None
+        if state.draws is not None:
+            return self._one_by_one(network, state, nudge, n_steps, end_step)
         last = None
         for step in range(n_steps):
             last = float(self.step_and_measure(network, state, nudge))
@@ -299,6 +327,32 @@ class Solver(ClosedForms, ABC):
             if not math.isfinite(last):
                 return step + 1, StopReason.NOT_FINITE, last
         return n_steps, StopReason.STEP_LIMIT, last
+
+    def _one_by_one(
+        self,
+        network: Network,
+        state: State,
+        nudge: Nudge | None,
+        n_steps: int,
+        end_step: Callable[[], None],
+    ) -> tuple[int, StopReason, float | None]:
+        """As ``_steps`` with a tolerance, but each sample stops by its own residual."""
+        done: Tensor | None = None
+        for step in range(n_steps):
+            own = sample_residuals(self.gradient(network, state, nudge))
+            before = [] if done is None else [state.u[layer].clone() for layer in state.free]
+            self._step(network, state, nudge)
+            end_step()
+            if done is not None:
+                for layer, old in zip(state.free, before, strict=True):
+                    u = state.u[layer]
+                    u.copy_(torch.where(per_sample(done, u), old, u))
+                    state.moved(layer)
+            stops = (own < self.tol) | ~own.isfinite()
+            done = stops if done is None else done | stops
+            if done.all():
+                return step + 1, StopReason.CONVERGED, None
+        return n_steps, StopReason.STEP_LIMIT, None
 
     @torch.no_grad()
     def trace(

@@ -15,7 +15,7 @@ from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.euler import sites_of
 from eqprop.relaxation.functional import swept
 from eqprop.relaxation.order import Clip, Order, Place, Rule, groups
-from eqprop.relaxation.solver import Init, NudgedSteps, Solver, Steps
+from eqprop.relaxation.solver import NudgedSteps, Solver, Steps
 
 
 class Sweep(Solver):
@@ -44,7 +44,6 @@ class Sweep(Solver):
         n_relax, n_nudged, keys: see :class:`Solver`; steps are sweeps.
     """
 
-    default_init: Init = "zeros"
     capturable: ClassVar = True
     moves_complex: ClassVar = True
 

@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 from eqprop.report import charts, curves
 from eqprop.report.curves import Chart
-from eqprop.report.runs import Point, differing_settings, is_parameter, own_overrides, points_of
+from eqprop.report.runs import (
+    Point,
+    differing_settings,
+    is_parameter,
+    own_overrides,
+    points_of,
+    shared_start,
+)
 from eqprop.run.reading import Run, read_object
 from eqprop.run.text import flatten, number, one_line, plain, yaml_word
 
@@ -35,7 +42,8 @@ def content(folder: Path, runs: Sequence[Run], start: Path) -> dict[str, Any]:
          "link": link(run.folder, start)}
         for run, own in zip(runs, own_overrides(runs), strict=True)
     ]  # fmt: skip
-    columns = _columns(runs, [row["name"] for row in rows])
+    names = [row["name"] for row in rows]
+    columns = _columns(runs, names)
     parameters = list(dict.fromkeys(key for point in points for key in point.settings))
     best = next((i for i in order if runs[i].state in ("done", "running")), 0)
     details = [(rows[i]["name"], charts.details(runs[i])) for i in order[:_DETAILED]]
@@ -43,6 +51,8 @@ def content(folder: Path, runs: Sequence[Run], start: Path) -> dict[str, Any]:
     axes = parameters[:_AXES] if len(points) > 1 else []
     return {
         "title": one_line(folder.resolve().name or folder.resolve()),
+        "objective": curves.objective_of(runs),
+        "cut": shared_start(names),
         "folder": one_line(folder.resolve()),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "runs": rows,
@@ -59,11 +69,16 @@ def content(folder: Path, runs: Sequence[Run], start: Path) -> dict[str, Any]:
         "parameters": parameters,
         "charts": drawn,
         "once": [(name, extent([run.last.get(name) for run in runs])) for name in once],
-        "details": [(name, found) for name, found in details if any(found.values())],
+        "details": [
+            (name, found | {"still": [(title, extent(values)) for title, values in found["still"]]})
+            for name, found in details
+            if any(found.values())
+        ],
         "facts": [(key, plain(value)) for key, value in flatten(environment)],
         "shared": _shared(runs),
         "shown": shown,
-        "data": _data(rows, columns, drawn) | {"parallel": _parallel(columns, axes, runs)},
+        "data": _data(rows, columns, drawn)
+        | {"parallel": _parallel(columns, axes, runs), "cut": shared_start(names)},
     }
 
 
@@ -77,7 +92,7 @@ def _data(rows: Sequence[Any], columns: Sequence[Column], drawn: Sequence[Chart]
             "<br>".join(map(charts.label, [row["name"], *row["words"].split()])) for row in rows
         ],
         "charts": [
-            {"axis": chart.axis, "log": chart.log,
+            {"axis": chart.axis, "log": chart.log, "range": chart.range,
              "metrics": [(name, charts.label(name)) for name in chart.curves]}
             for chart in drawn
         ],
@@ -117,11 +132,12 @@ def link(folder: Path, start: Path) -> str:
 
 def _columns(runs: Sequence[Run], names: Sequence[str]) -> list[Column]:
     """The columns of the table of runs, the name first."""
-    metrics = curves.names_of(runs)
+    metrics, objective = curves.names_of(runs), curves.objective_of(runs)
     keys = sorted(differing_settings(runs), key=lambda key: (not is_parameter(key), key != "seed"))
     first = [key for key in keys if is_parameter(key) or key == "seed"][:_COLUMNS]
     known = [name for name in _ACCURACIES if name in metrics]
     others = [name for name in metrics if name not in known]
+    tested = {"accuracy/test"} - {objective}
     failures = [run.failure for run in runs]
     # key, whether it is shown at first, whether it is a result, cells
     made: list[tuple[str, bool, bool, Sequence[Any]]] = [
@@ -129,13 +145,15 @@ def _columns(runs: Sequence[Run], names: Sequence[str]) -> list[Column]:
         ("state", True, False, [run.state for run in runs]),
         ("objective", True, True, [run.objective for run in runs]),
         *((key, key in first, False, [run.config.get(key) for run in runs]) for key in keys),
-        *((name, True, True, [run.last.get(name) for run in runs]) for name in known),
+        *((f"best {name}", name in tested, name in tested, [run.best(name) for run in runs])
+          for name in known),
+        ("best epoch", True, True, [run.selected.get("epoch") for run in runs]),
+        *((f"last {name}", True, True, [run.last.get(name) for run in runs]) for name in known),
         ("epochs", True, True, [run.epochs for run in runs]),
         ("seconds", True, True, [run.seconds for run in runs]),
         ("reason", any(failures), False, failures),
-        *((f"best {name}", False, False, [run.best(name) for run in runs]) for name in known),
-        *((name, False, False, [run.last.get(name) for run in runs]) for name in others),
-    ]
+        *((f"last {name}", False, False, [run.last.get(name) for run in runs]) for name in others),
+    ]  # fmt: skip
     return [
         {"key": key, "shown": shown, "result": result,
          "cells": [curves.significant(value, 9) for value in cells],
@@ -145,19 +163,28 @@ def _columns(runs: Sequence[Run], names: Sequence[str]) -> list[Column]:
 
 
 def _parallel(columns: Sequence[Column], keys: Sequence[str], runs: Sequence[Run]) -> Any:
-    """The axes of the parallel coordinates, the objective last, for the runs that have one."""
-    rows = [i for i, run in enumerate(runs) if run.objective is not None]
-    if not rows or not keys:
-        return None
+    """The axes of the parallel coordinates, for the runs with an objective and the pruned ones.
+
+    The first ``settings`` axes are settings; the objective comes last. That of a pruned run is the
+    best that it had reached.
+    """
+    by = curves.objective_of(runs)
+    values = [run.best(by) if run.state == "pruned" else run.objective for run in runs]
+    rows = [i for i, value in enumerate(values) if value is not None]
     places = {columns[i]["key"]: i for i in reversed(range(len(columns)))}
+    cells = {key: [columns[places[key]]["cells"][i] for i in rows] for key in [*keys, "state"]}
+    keys = [key for key in keys if len(set(map(repr, cells[key]))) > 1]
+    if len(rows) < 2 or not keys:
+        return None
     short = [key.rpartition(".")[2] for key in keys]
+    titles = {k: name if short.count(name) == 1 else k for k, name in zip(keys, short, strict=True)}
+    titles |= {"state": "state"} if len(set(cells["state"])) > 1 else {}
+    cells["objective"] = [curves.significant(values[i], 9) for i in rows]
     axes = [
-        {"column": places[key],
-         **charts.dimension(name if short.count(name) == 1 else key,
-                            [columns[places[key]]["cells"][i] for i in rows])}
-        for key, name in zip([*keys, "objective"], [*short, "objective"], strict=True)
-    ]  # fmt: skip
-    return {"axes": axes, "rows": rows}
+        {"column": places[key], **charts.dimension(title, cells[key])}
+        for key, title in {**titles, "objective": "objective"}.items()
+    ]
+    return {"axes": axes, "rows": rows, "settings": len(keys)}
 
 
 def _shared(runs: Sequence[Run]) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from eqprop.run.text import number
 
 T = TypeVar("T")
 
-FIRST = ("accuracy/test", "accuracy/validation", "accuracy/", "energy/", "cost/", "relaxation/")
+FIRST = ("accuracy/test", "accuracy/validation", "accuracy/", "cost/", "energy/", "relaxation/")
 BUDGET = 400_000  # points of all curves on a page, about
 _MOST, _FEWEST = 500, 6  # points of a curve
 
@@ -27,15 +27,31 @@ class Chart:
     @property
     def log(self) -> bool:
         """Whether its values are better read on a logarithmic axis."""
+        return not self.title.startswith("accuracy") and spreads_widely(self._known)
+
+    @property
+    def range(self) -> list[float] | None:
+        """What the axis shows of a number that never changes, from 0 on; None: what fits."""
+        values = set(self._known)
+        return sorted([0.0, 2 * values.pop()]) if len(values) == 1 and values != {0} else None
+
+    @property
+    def _known(self) -> list[float]:
         points = (points for curves in self.curves.values() for points in curves)
-        known = [value for _, values in points for value in values if value is not None]
-        return not self.title.startswith("accuracy") and spreads_widely(known)
+        return [value for _, values in points for value in values if value is not None]
+
+
+def objective_of(runs: Sequence[Run]) -> str:
+    """The metric whose best value is the objective: validation, or test if none is held back."""
+    held_back = any("accuracy/validation" in run.metrics for run in runs)
+    return "accuracy/validation" if held_back else "accuracy/test"
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """All metrics: accuracy, energy, cost and relaxation first, then the others."""
+    """All metrics: the objective's, other accuracies, cost, energy and relaxation, the others."""
+    first = (objective_of(runs), *FIRST)
     names = {name for run in runs for name in run.metrics}
-    return sorted(names, key=lambda name: ([not name.startswith(first) for first in FIRST], name))
+    return sorted(names, key=lambda name: ([not name.startswith(part) for part in first], name))
 
 
 def charts_of(runs: Sequence[Run]) -> tuple[list[Chart], list[str]]:

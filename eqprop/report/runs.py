@@ -8,6 +8,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
         point.mean = statistics.mean(values) if values else None
         point.error = statistics.stdev(values) / math.sqrt(point.n) if point.n > 1 else None
     return sorted(found.values(), key=lambda p: math.inf if p.mean is None else -p.mean)
+
+
+def shared_start(names: Sequence[str]) -> int:
+    """How many letters all names begin with, up to the end of a part of a path or of a word."""
+    letters = zip(*names, strict=False) if len(names) > 1 else ()
+    start = "".join(some[0] for some in takewhile(lambda some: len(set(some)) == 1, letters))
+    return max(start.rfind(sign) for sign in "/-_ ") + 1
 
 
 def own_overrides(runs: Sequence[Run]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from eqprop.run.hardware import processors
 from eqprop.run.redact import redact
 from eqprop.run.version import __version__
 
@@ -73,14 +74,20 @@ def git_state(folder: str | os.PathLike[str] = ".", *, diff: bool = True) -> dic
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, its cores, memory in bytes, and the GPUs where torch is loaded and sees some."""
-    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    """Processor, its cores, memory in bytes; threads and GPUs where torch is loaded.
+
+    ``cores_usable`` are those that affinity and a container's quota leave.
+    """
+    torch: Any = sys.modules.get("torch")
+    cuda: Any = getattr(torch, "cuda", None)
     count = cuda.device_count() if cuda is not None and cuda.is_available() else 0
     gpus = [cuda.get_device_properties(number) for number in range(count)]
     return {
         "cpu": _cpu_model(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),
+        "cores_usable": processors(),
+        "threads": None if torch is None else torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
     }

@@ -7,13 +7,14 @@ while the run lives; the kernel drops it when its process ends, however that end
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
+import logging
 import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -21,24 +22,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqprop.run.errors import ConfigError, RunError, UserError
 from eqprop.run.files import remove_leftovers, write_atomically
+from eqprop.run.home import lost_caches
 from eqprop.run.redact import redact
+from eqprop.run.signals import undisturbed
 from eqprop.run.text import one_line
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
+log = logging.getLogger(__name__)
+
 ELSEWHERE = "choose another folder with hydra.run.dir=DIR"
 _PATIENCE = 0.2  # seconds; is_alive() holds the lock for a moment
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # as some network file systems say
 
 
 def refuse_used(folder: Path) -> None:
-    """Raise ConfigError if a run has used ``folder``."""
-    if (folder / "status.json").exists():
+    """Raise ConfigError if a run in ``folder`` has got as far as its first step."""
+    if (folder / "status.json").exists() and not _never_began(folder):
         raise ConfigError(
             f"{folder} holds the record of an earlier run; {ELSEWHERE}, or resume it with "
             f"resume={folder}"
         )
+
+
+def _never_began(folder: Path) -> bool:
+    ended = (read_status(folder) or {}).get("state") in ("failed", "interrupted")
+    metrics = folder / "metrics.jsonl"
+    measured = metrics.exists() and metrics.stat().st_size > 0
+    return ended and not measured and not any(folder.glob("checkpoints/*.pt"))
 
 
 def read_status(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -56,7 +67,7 @@ def read_status(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> FileLock:
     """Lock ``folder`` for this process and write the owner into ``.lock``.
 
-    Where the file system has no locks ``status.json`` alone guards the folder.
+    Where the file system has no locks, what ``status.json`` says guards the folder.
 
     Raises:
         ConfigError: if another process holds the lock; ``elsewhere`` says what to do.
@@ -66,14 +77,24 @@ def take_lock(folder: Path, elsewhere: str = ELSEWHERE) -> FileLock:
     path, lock = folder / ".lock", _lock(folder)
     try:
         lock.acquire(timeout=_PATIENCE)
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
         owner = one_line(path.read_text(errors="replace")) or "another process"
         raise ConfigError(f"{folder} is in use by {owner}; {elsewhere}") from None
     except OSError as error:
-        lock.release()
-        if error.errno not in _NO_LOCKS:
+        if error.filename is not None:  # it was the file, not the lock on it
             raise
+        status = read_status(folder) or {}
+        if _says_alive(status) and status["pid"] != os.getpid():  # as after a container's restart
+            owner = f"process {status['pid']}, says its status.json"
+            raise ConfigError(f"{folder} is in use by {owner}; {elsewhere}") from None
+        why = error.strerror or error
+        log.warning("%s: its file system has no locks (%s); start no second run in it", folder, why)
+        return lock
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except OSError:
+        lock.release()
+        raise
     return lock
 
 
@@ -89,11 +110,15 @@ def is_alive(folder: str | os.PathLike[str]) -> bool:
     except Timeout:
         return True
     except OSError:  # no locks here, or no right to lock
-        import psutil
+        return _says_alive(read_status(folder) or {})
 
-        status = read_status(folder) or {}
-        local = status.get("host") == socket.gethostname() and status.get("pid") in psutil.pids()
-        return local and status.get("state") == "running"
+
+def _says_alive(status: dict[str, Any]) -> bool:
+    """Whether the process that a ``status.json`` names runs, as far as this machine can tell."""
+    import psutil
+
+    local = status.get("host") == socket.gethostname() and status.get("pid") in psutil.pids()
+    return local and status.get("state") == "running"
 
 
 def _lock(folder: Path) -> FileLock:
@@ -116,11 +141,14 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.command = list(command)
         self._lock: FileLock | None = lock
+        self._begun = False  # it has a record
         self._environment: dict[str, Any] = {}
         self._status: dict[str, Any] = {
             **{"state": "running", "exit_code": None, "reason": None, "objective": None},
             **{"pid": os.getpid(), "host": socket.gethostname(), "start": _now(), "end": None},
+            "seconds": 0.0,  # of all its processes, but for the one that runs
         }
+        self._began = time.monotonic()
 
     @classmethod
     def claim(
@@ -142,7 +170,9 @@ class RunFolder:
             folder = cls(path, take_lock(path), sys.argv if command is None else command)
             try:
                 folder._begin(resume, first)
-            except BaseException:
+            except BaseException as error:
+                if folder._begun:
+                    folder.__exit__(type(error), error, None)
                 folder._release()
                 raise
         except OSError as error:
@@ -165,11 +195,12 @@ class RunFolder:
         exit_code: int = 0,
         reason: str | None = None,
         objective: float | None = None,
+        results: Mapping[str, Any] | None = None,
     ) -> None:
         """Record the run's end and release the folder; only the first call counts.
 
-        An ``objective`` that is not finite is recorded as null. Raises RunError if the folder has
-        become unwritable.
+        ``results`` go in as they are. An ``objective`` that is not finite is recorded as null.
+        Raises RunError if the folder has become unwritable.
         """
         if self._lock is None:
             return
@@ -177,15 +208,18 @@ class RunFolder:
             objective, reason = None, reason or f"the objective is {objective}"
         reason = None if reason is None else redact(one_line(reason, 1000))
         end = {"state": state, "exit_code": exit_code, "reason": reason, "objective": objective}
-        try:
-            self._write("status.json", {**self._status, **end, "end": _now()})
-        except OSError as error:
-            raise RunError(
-                f"cannot record the end of the run in {self.path}: {error.strerror or error}; free "
-                "the disk or restore the folder"
-            ) from error
-        finally:
-            self._release()
+        end |= results or {}
+        end["seconds"] = round(self._status["seconds"] + time.monotonic() - self._began, 3)
+        with undisturbed():
+            try:
+                self._write("status.json", {**self._status, **end, "end": _now()})
+            except OSError as error:
+                raise RunError(
+                    f"cannot record the end of the run in {self.path}: {error.strerror or error}; "
+                    "free the disk or restore the folder"
+                ) from error
+            finally:
+                self._release()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -217,7 +251,9 @@ class RunFolder:
 
         if not resume:
             refuse_used(self.path)
-        if (earlier := read_status(self.path)) is not None:
+        (self.path / "traceback.txt").unlink(missing_ok=True)  # of an earlier failure
+        if resume and (earlier := read_status(self.path)) is not None:
+            self._status["seconds"] = _seconds(self.path, earlier)
             self._status["resumed"] = [*earlier.get("resumed", []), self._status["start"]]
             self._status["start"] = earlier.get("start", self._status["start"])
         self.checkpoints.mkdir(exist_ok=True)
@@ -225,9 +261,12 @@ class RunFolder:
         remove_leftovers(self.checkpoints)
         if first is not None:
             first(self.path)
+        self._begun = True
         self._write("status.json", self._status)
         self._environment = environment.describe(self.command)
         self._write("environment.json", self._environment)
+        if line := lost_caches():
+            log.warning(line)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, allow_nan=False)
@@ -237,6 +276,22 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _seconds(folder: Path, status: dict[str, Any]) -> float:
+    """How long the processes of a run worked, without the pauses between them.
+
+    One that recorded no end is taken to have worked until it last measured something.
+    """
+    try:
+        before = float(status.get("seconds") or 0.0)
+        if status.get("state") != "running":
+            return before
+        start = datetime.fromisoformat([status["start"], *status.get("resumed", [])][-1])
+        last = (folder / "metrics.jsonl").stat().st_mtime
+        return round(before + max(0.0, last - start.timestamp()), 3)
+    except (OSError, KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _now() -> str:

@@ -54,7 +54,10 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """From its start to its end."""
+        """How long its processes worked; of an older record, from its start to its end."""
+        worked = number(self.status.get("seconds"))
+        if worked and self.status.get("end") is not None:
+            return worked
         try:
             start, end = (datetime.fromisoformat(self.status[key]) for key in ("start", "end"))
             return (end - start).total_seconds()
@@ -85,10 +88,20 @@ class Run:
         rows = self.metrics.get("time/train_s", [])
         return int(max((number(row.get("epoch")) or 0 for row in rows), default=0))
 
+    @cached_property
+    def selected(self) -> dict[str, Any]:
+        """The first row with the best validation accuracy, or test accuracy where none is held out.
+
+        Empty where nothing was evaluated: what it has is all of one epoch's model.
+        """
+        found = self.metrics.get("accuracy/validation") or self.metrics.get("accuracy/test", [])
+        by = "accuracy/validation" if "accuracy/validation" in self.metrics else "accuracy/test"
+        rows = [row for row in found if number(row[by]) is not None]
+        return max(rows, key=lambda row: float(row[by]), default={})
+
     def best(self, name: str) -> float | None:
-        """The greatest value of a metric."""
-        values = [number(row[name]) for row in self.metrics.get(name, [])]
-        return max((value for value in values if value is not None), default=None)
+        """A metric of the selected epoch; None where it was not measured there."""
+        return number(self.selected.get(name))
 
     def points(self, name: str, axis: str) -> Points:
         """A metric's curve over ``axis``, step or epoch; a later row of the same place wins."""

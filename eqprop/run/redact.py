@@ -1,47 +1,46 @@
-"""Keeping secrets out of what a run writes."""
+"""Credentials: refused where they would be recorded, masked in what is only shown.
+
+A recorded configuration is read again, so nothing in it is ever masked.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
 
 MASK = "***"
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|PASSWORD|SECRET)$", re.IGNORECASE)
+_VARIABLES = ("WANDB_API_KEY",)
+"""Whose values are credentials wherever they occur."""
+
+_SHORTEST = 20  # characters: W&B's keys have 40 or more; a placeholder could be any word
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s/?#'\"]+)@", re.IGNORECASE)
-_SHORTEST_SEARCHED = 6  # a shorter value occurs by chance inside other words
+_READ = re.compile(r"\$\{oc\.env:\s*(\w*(?:KEY|TOKEN|PASSWORD|SECRET))\s*[,}]", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
-    """``text`` without the credentials in its URLs and without the values of secret variables.
-
-    A variable is secret if its name ends in KEY, TOKEN, PASSWORD or SECRET. Its value becomes
-    ``***`` wherever it occurs; one of fewer than six characters only where it is the whole text, or
-    the whole right-hand side of a ``key=value``.
-    """
+    """``text`` without the credentials in its URLs and without W&B's key: for logs and trackers."""
     text = _URL.sub(_without_user, text)
-    head, equals, tail = text.partition("=")
-    secrets = {value for name, value in os.environ.items() if value and _SECRET_NAME.search(name)}
-    for secret in sorted(secrets, key=len, reverse=True):  # one may contain another
-        if secret == text:
-            return MASK
-        if secret == tail:
-            return f"{head}{equals}{MASK}"
-        if len(secret) >= _SHORTEST_SEARCHED:
-            text = text.replace(secret, MASK)
+    for value in _credentials().values():
+        text = text.replace(value, MASK)
     return text
 
 
-def redact_all(value: Any) -> Any:
-    """Plain data with every text in it redacted."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {redact(str(key)): redact_all(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact_all(part) for part in value]
-    return value
+def credential_in(text: str) -> str | None:
+    """Name the credential that ``text`` holds or would read from the environment; None if none.
+
+    A variable could hold one if its name ends in KEY, TOKEN, PASSWORD or SECRET.
+    """
+    for name, value in _credentials().items():
+        if value in text:
+            return f"the value of {name}"
+    if (match := _READ.search(text)) is not None:
+        return f"the variable {match[1]}"
+    return "a URL with a password" if _URL.sub(_without_user, text) != text else None
+
+
+def _credentials() -> dict[str, str]:
+    found = {name: os.environ.get(name, "") for name in _VARIABLES}
+    return {name: value for name, value in found.items() if len(value) >= _SHORTEST}
 
 
 def _without_user(match: re.Match[str]) -> str:

@@ -18,7 +18,6 @@ from eqprop.run import checkpoint
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
 from eqprop.run.folder import read_status
-from eqprop.run.redact import redact_all
 from eqprop.run.text import flatten, show
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 # settings that a resumed run may change; any other affects the result
 _FREE = (
     *("trainer", "diagnostics", "tracking", "paths", "checkpoint", "name", "device"),
-    *("resume", "rerun", "sweep"),
+    *("resume", "rerun", "sweep", "chosen"),
 )
 _FREE_KEYS = ("dataset.download",)
 _FIXED_KEYS = ("device.dtype", "trainer.limit_batches")
@@ -44,8 +43,9 @@ class Earlier:
 
     def is_finished(self, epochs: int) -> bool:
         """Whether the run is done and has nothing left of so many epochs."""
-        done = self.named is None and self.status.get("state") == "done"
-        return done and self.meta is not None and int(self.meta.get("epoch", 0)) > epochs
+        if self.named is not None or self.meta is None or self.status.get("state") != "done":
+            return False
+        return bool(self.meta.get("stopped")) or int(self.meta.get("epoch", 0)) > epochs
 
     @property
     def objective(self) -> float:
@@ -106,7 +106,8 @@ def read_yaml(path: Path) -> Any:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Each dotted key whose value differs, with both values; None stands for none."""
-    then, now = (dict(flatten(json.loads(json.dumps(redact_all(c))))) for c in (old, new))
+    flat = (flatten(json.loads(json.dumps(c))) for c in (old, new))
+    then, now = ({key: value for key, value in leaves if value != {}} for leaves in flat)
     keys = dict.fromkeys([*then, *now])
     return [(k, then.get(k), now.get(k)) for k in keys if then.get(k) != now.get(k)]
 

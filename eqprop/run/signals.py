@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR2: the run saves at its next step boundary, then ends."""
+"""Signals that ask a run to end: it saves at its next step boundary, then ends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 # 75 is EX_TEMPFAIL, "try again later": for a cluster that is to queue the job again
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR2: 75}
+EXIT_CODES = {**{number: 128 + number for number in _ENDING}, signal.SIGUSR2: 75}
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,7 +27,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._deferring = False
+        self._deferring = self._raised = False
         self._previous: dict[int, Any] = {}
 
     def raise_if_requested(self) -> None:
@@ -40,6 +41,7 @@ class Stop:
         previous = self._previous.get(self.requested)
         if callable(previous) and previous is not signal.default_int_handler:
             previous(self.requested, None)
+        self._raised = True
         raise Stopped(self.requested)
 
     @contextmanager
@@ -58,18 +60,41 @@ class Stop:
         if again:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one needs nobody's help
             raise KeyboardInterrupt
-        if not self._deferring:
+        if not (self._deferring or self._raised):  # said again, it does not disturb the end
             self.raise_if_requested()
 
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Listen for the signals within it, where Python allows it: in the main thread."""
+    """Listen for the signals within it, where Python allows it: in the main thread.
+
+    What was ignored before stays so, as SIGHUP by nohup; but not Ctrl-C and SIGTERM, which a shell
+    has its background jobs ignore.
+    """
     stop = Stop()
     if threading.current_thread() is threading.main_thread():
-        stop._previous = {n: signal.signal(n, stop._heard) for n in EXIT_CODES}
+        always = (signal.SIGINT, signal.SIGTERM)
+        heard = [n for n in EXIT_CODES if n in always or signal.getsignal(n) != signal.SIG_IGN]
+        stop._previous = {n: signal.signal(n, stop._heard) for n in heard}
     try:
         yield stop
     finally:
         for number, handler in stop._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold signals back until its end, so that what is written within it is written."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handled = [n for n in EXIT_CODES if callable(signal.getsignal(n))]
+        before = {n: signal.signal(n, lambda n, _: came.append(n)) for n in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)

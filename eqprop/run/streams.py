@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO, cast
 
 from eqprop.run.errors import UserError
+from eqprop.run.home import prepare_home
+from eqprop.run.paths import expanded
+from eqprop.run.process import look_here_last
 from eqprop.run.redact import redact
 
 
@@ -97,6 +100,12 @@ def _lasting(stream: TextIO) -> TextIO:
     return cast("TextIO", LastingStream(stream))
 
 
+def _with_home(word: str) -> str:
+    """An argument whose path begins with ``~/`` or ``$NAME``, which the shell has not replaced."""
+    head, equals, value = word.rpartition("=")
+    return f"{head}{equals}{expanded(value, head)}" if value.startswith(("~/", "$")) else word
+
+
 def exit_cleanly(main: Callable[[], object]) -> NoReturn:
     """Run a script's ``main`` and exit with the status that it returns, 0 if none.
 
@@ -104,8 +113,10 @@ def exit_cleanly(main: Callable[[], object]) -> NoReturn:
     reader goes away (``… | head``) or that cannot encode a character is no failure.
     """
     prepare_streams()
-    sys.path.append(os.getcwd())  # an energy of one's own lies beside the command
+    prepare_home()
+    look_here_last()
     try:
+        sys.argv[1:] = map(_with_home, sys.argv[1:])
         found = main()
         sys.exit(found if isinstance(found, int) else 0)
     except UserError as error:

@@ -26,10 +26,11 @@ _NAMES = {
 class Display:
     """A line for each job that starts or ends; within it on a terminal, moving lines as well.
 
-    ``total`` is how many jobs there will be, if that is known; ``live`` draws moving lines.
+    ``total`` is how many jobs there will be, if that is known; ``live`` draws moving lines;
+    ``head`` is a line before the first job.
     """
 
-    def __init__(self, total: int | None, live: bool | None = None) -> None:
+    def __init__(self, total: int | None, live: bool | None = None, head: str = "") -> None:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn()
         live = sys.stdout.isatty() if live is None else live
@@ -37,6 +38,7 @@ class Display:
         self._whole = self._bars.add_task("sweep", total=total)
         self._tasks: dict[int, TaskID] = {}
         self.say = console.print
+        self._head = head
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -47,6 +49,9 @@ class Display:
 
     def started(self, job: Job) -> None:
         """Show that a job has started."""
+        if self._head:
+            self.say(self._head)
+            self._head = ""
         if self._bars.disable:
             self.say(f"job {job.number} started: {job.label}  {short(job.folder)}")
         self._tasks[job.number] = self._bars.add_task(f"{job.number} {job.label}", total=None)

@@ -127,6 +127,8 @@ def read(composer: Composer, master: DictConfig, program: Sequence[str] = ()) ->
             raise ConfigError(f"{line}: belongs to the sweep as a whole; give it one value")
     if master.hydra.runtime.choices.get("sweep") != "grid":
         entries.append("sweep=grid")  # a job is a single run
+    if given.get("sampler") != "grid":
+        entries.append("sweep.sampler=grid")  # an experiment may have set it
     plan = Plan(
         composer,
         explain.validated(Sweep, "sweep", given),

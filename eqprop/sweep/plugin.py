@@ -14,6 +14,10 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+# the folder of the command, "", comes last already while this is imported
+_START = """import sys; sys.path.sort(key=lambda entry: entry == "")
+from eqprop.cli.main import run; run()"""
+
 
 class Sweeper(HydraSweeper):
     """Runs each job in a process of its own, and goes on where an earlier command was stopped.
@@ -45,13 +49,13 @@ class Sweeper(HydraSweeper):
         ]
         script = Path(sys.argv[0]).absolute()
         is_file = sys.argv[0] and script.is_file()  # else it is python -c, or another program
-        start = [str(script)] if is_file else ["-c", "from eqprop.cli.main import run; run()"]
+        start = [str(script)] if is_file else ["-c", _START]
         Sweeper.exit_code = run_sweep(composer, self.config, [sys.executable, *start, *words])
 
 
 def sources(config: DictConfig) -> tuple[str, str | None, str | None]:
     """Return the command's --config-name, --config-path and --config-dir; None: the default."""
-    from eqprop.config.compose import conf_dir
+    from eqprop.config.folder import conf_dir
 
     found: dict[str, str] = {}
     for source in config.hydra.runtime.config_sources:

@@ -26,6 +26,7 @@ from eqprop.config.signature import (
     Texts,
 )
 from eqprop.run.errors import ConfigError
+from eqprop.run.signals import EXIT_CODES
 from eqprop.sweep.job import CONSOLE, STOPPED, Job, Launcher, Outcome, judge
 from eqprop.sweep.process import run
 
@@ -58,7 +59,7 @@ def run_on_node(job: Job) -> Outcome:
     cancelled. A job that Slurm itself queues again comes here again, and goes on in its folder.
     """
     signals: list[int] = []
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    for number in EXIT_CODES.keys() - {signal.SIGINT}:
         signal.signal(number, lambda number, frame: signals.append(number))
     submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
     return run(job, signals)

@@ -18,7 +18,6 @@ from eqprop.config.schema import read_component
 from eqprop.run.errors import ConfigError, RunError
 from eqprop.run.folder import take_lock
 from eqprop.run.hardware import gpu_count, processors
-from eqprop.run.redact import redact
 from eqprop.run.signals import listening
 from eqprop.run.text import key_of, one_line
 from eqprop.sweep import plan
@@ -64,7 +63,8 @@ def conduct(asked: Plan, launcher: Launcher) -> int:
     try:
         record = Record(asked)
         with listening() as stop, stop.deferred():
-            with Display(record.total) as display:
+            head = f"if interrupted, go on with: {_same_command(folder)}"
+            with Display(record.total, head=head) as display:
                 Sweeper(record, launcher, display, stop).run()
             unfinished = any(not run.is_finished for run in record.runs)
             for line in summary(folder, record.trials, record.ended):
@@ -91,7 +91,7 @@ def _same_command(folder: Path) -> str:
     start = ["python", program] if program.endswith(".py") else [Path(program).name]
     if not any(key_of(word) == "hydra.sweep.dir" for word in words):
         words = [*words, f"hydra.sweep.dir={os.path.relpath(folder)}"]
-    return shlex.join([*start, *map(redact, words)])
+    return shlex.join([*start, *words])
 
 
 def make_launcher(

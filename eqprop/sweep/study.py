@@ -19,12 +19,11 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from eqprop.run.errors import ConfigError
-from eqprop.run.redact import redact_all
 from eqprop.run.resume import differences
 from eqprop.run.text import show
 from eqprop.sweep.job import Outcome
@@ -72,7 +71,7 @@ class Point:
         """Record the runs as they stand, or with the outcome of one of them."""
         if run is not None and outcome is not None:
             vars(run).update(asdict(outcome))
-        self.trial.set_user_attr("runs", [redact_all(asdict(run)) for run in self.runs])
+        self.trial.set_user_attr("runs", [asdict(run) for run in self.runs])
 
 
 class Record:
@@ -176,7 +175,7 @@ class Record:
     def _point(self, trial: Trial) -> Point:
         params = {name: _value(trial, name, drawn) for name, drawn in self.space.items()}
         if "overrides" not in trial.user_attrs:
-            trial.set_user_attr("overrides", redact_all(self.plan.point(params)))
+            trial.set_user_attr("overrides", self.plan.point(params))
         return Point(trial, params, _runs(trial))
 
     def _enqueue_cells(self) -> None:
@@ -207,7 +206,7 @@ class Record:
         """Write down what the sweep is, or refuse to go on with another one."""
         known, asked = self.study.user_attrs.get("sweep"), self.plan.identity()
         if known is None:
-            self.study.set_user_attr("sweep", redact_all(asked))
+            self.study.set_user_attr("sweep", asked)
         elif changes := differences(known, asked):
             told = ", ".join(f"{key} ({show(old)} → {show(new)})" for key, old, new in changes)
             raise ConfigError(
@@ -238,7 +237,9 @@ def _open(path: Path) -> JournalStorage:
             file.truncate(text.rfind(b"\n") + 1)
     for lock in path.parent.glob(f"{path.name}.lock*"):  # its holder was killed
         lock.unlink()
+    # Optuna's default lock is a symbolic link, which some file systems do not have
+    backend = JournalFileBackend(str(path), JournalFileOpenLock(str(path)))
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(backend)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read as Optuna's journal; {ELSEWHERE}") from error

@@ -168,6 +168,8 @@ def make_job(plan: Plan, point: Point, run: Run) -> Job:
     words = plan.job_words(point.params, run.number, run.seed)
     folder = plan.folder / run.folder
     shared = {"tracking.group": "-".join(plan.folder.parts[-2:]), "device.threads": plan.threads}
+    if {"WANDB_RUN_GROUP", "WANDB_GROUP"} & os.environ.keys():
+        shared["tracking.group"] = None
     given = {key_of(word) for word in words}
     for key, value in shared.items():
         if value is not None and key not in given:

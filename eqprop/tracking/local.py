@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from eqprop.run.errors import RunError
 from eqprop.run.files import write_atomically
 from eqprop.run.reading import read_lines
@@ -33,7 +35,8 @@ class LocalFiles(Tracker):
 
     A line of ``metrics.jsonl`` is a row, one of ``curves.jsonl`` a Curve. ``evaluation.json`` is of
     the end: ``confusion`` (a row for each true class), ``classes``, ``mistakes`` (the worst first).
-    A number that is not finite becomes null. The newest picture called a/b is ``pictures/a/b.png``.
+    A number that is not finite becomes null. The newest picture called a/b is ``pictures/a/b.png``;
+    the mistakes are one picture, side by side in their order.
     """
 
     essential: ClassVar[bool] = True
@@ -81,6 +84,9 @@ class LocalFiles(Tracker):
         elif isinstance(item, Mistakes):
             worst = [{k: v for k, v in vars(m).items() if k != "picture"} for m in item.worst]
             self._evaluation |= {"classes": item.classes, "mistakes": worst}
+            shown = [m.picture for m in item.worst if m.picture is not None]
+            if shown and len(shown) == len(worst):  # side by side, in the order of the list
+                self.show(name, Picture(np.concatenate(shown, axis=1)), step)
         else:
             return
         with self._writing(EVALUATION) as path:

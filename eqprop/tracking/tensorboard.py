@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +39,9 @@ _NO_HYPERPARAMETERS = (
 class TensorboardTracker(Tracker):
     """Writes ``<run folder>/tensorboard``: a tag for each metric, over the optimizer's steps.
 
-    A relaxation curve becomes a small run of its own, over the relaxation's steps, so that
-    TensorBoard overlays the curves of different epochs. A resumed run writes its folder anew from
+    A relaxation curve has a tag of its own, ``curves/<phase>_energy/<epoch>``, over the
+    relaxation's steps; the page of custom scalars lays those of all epochs over one another. A
+    resumed run writes its folder anew from
     the run's own files: TensorBoard shows one run, without rows that were taken back.
     """
 
@@ -49,6 +51,7 @@ class TensorboardTracker(Tracker):
         self._config: dict[str, Any] = {}
         self._step = 0
         self._writer: Any = None
+        self._families: dict[str, Any] = {}  # the charts of custom scalars
 
     @staticmethod
     def check_config(config: Any) -> None:
@@ -65,7 +68,7 @@ class TensorboardTracker(Tracker):
         inside = run.folder.absolute().is_relative_to(run.outputs.absolute())
         logdir = run.outputs if inside else run.folder
         self._location = f"tensorboard --logdir {shlex.quote(str(logdir))}"
-        self._config, self._step = dict(run.config), 0
+        self._config, self._step, self._families = dict(run.config), 0, {}
         shutil.rmtree(self._folder, ignore_errors=True)
         # purging makes a TensorBoard that is running forget what it has read of the folder
         self._writer = SummaryWriter(str(self._folder), purge_step=0 if run.resumed else None)
@@ -86,16 +89,14 @@ class TensorboardTracker(Tracker):
         self._writer.flush()  # else a killed run would lose the rows of two minutes
 
     def show(self, name: str, item: object, step: int) -> None:
-        """Write a curve's run, the confusion matrix as a table, mistakes with images, a picture."""
-        from torch.utils.tensorboard import SummaryWriter
-
+        """Write a curve, the confusion matrix as a table, mistakes with images, a picture."""
         if isinstance(item, Curve):
-            folder = self._folder / "curves" / f"epoch-{item.epoch:04d}"
-            with SummaryWriter(str(folder)) as writer:
-                for part, values in (("energy", item.energy), ("residual", item.residual)):
-                    for place, value in enumerate(values):
-                        if math.isfinite(value):
-                            writer.add_scalar(f"curves/{item.phase}_{part}", value, place)
+            for part, values in (("energy", item.energy), ("residual", item.residual)):
+                family = f"curves/{item.phase}_{part}"
+                for place, value in enumerate(values):
+                    if math.isfinite(value):
+                        self._writer.add_scalar(f"{family}/{item.epoch:04d}", value, place)
+                self._families[family] = ["Multiline", [f"{re.escape(family)}/.*"]]
         elif isinstance(item, ConfusionMatrix):
             rows = zip(item.classes, *zip(*item.counts, strict=True), strict=True)
             self._table(name, ("true \\ predicted", *item.classes), rows, step)
@@ -115,6 +116,8 @@ class TensorboardTracker(Tracker):
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Write the summary; of a run that is done also on the page of hyperparameters."""
+        if self._families:
+            self._writer.add_custom_scalars({"relaxations, a line an epoch": self._families})
         if state == "done":
             chosen = {
                 key: value if type(value) in (int, float) else str(value)

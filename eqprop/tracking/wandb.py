@@ -5,10 +5,13 @@ Only this module and ``wandb_session`` know W&B; the package is imported when a 
 
 from __future__ import annotations
 
+import glob
 import logging
 import math
 import os
+import re
 import shlex
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,38 +32,52 @@ log = logging.getLogger(__name__)
 
 _EXIT_CODES: dict[State, int] = {"done": 0, "failed": 1, "interrupted": 130}
 _OF_EPOCHS = ("accuracy/", "time/", "throughput/", "energy/test")  # metrics over epochs, not steps
+_OF_EPOCH_ROWS = ("time/train_s", "time/eval_s")  # whatever else such a row has is of epochs too
+# what a run's summary, a short list, leaves out: what is of one layer or parameter, or of a batch
+_NOT_IN_SUMMARY = re.compile(
+    r"step|time/eval_s|(gradient|weight)_.*|learning_rate/.*|saturation/.*|throughput/.*"
+    r"|energy/(free|nudged|difference|layer/.*)|relaxation/.*(_steps|/\d+)"
+)
 
 
 class WandbTracker(Tracker):
     """Records a run in ``<outputs>/wandb/`` under its readable id.
 
     ``online`` becomes offline with one warning where there is no login or no answer. What was
-    recorded of a resumed run is recorded again, except what the server has.
+    recorded of a resumed run is recorded again, except what the server has: offline, the new record
+    takes the place of the earlier ones.
     """
 
     def __init__(
         self,
         mode: Annotated[
-            Mode, Doc("offline needs no account and no network, online a login (wandb login)")
+            Mode | None,
+            Doc(
+                "offline needs no account and no network, online a login (wandb login); null: as "
+                "WANDB_MODE says, offline without it"
+            ),
         ] = "offline",
         checkpoints: Annotated[
             bool, Doc("best.pt and last.pt become versions of an artifact")
         ] = True,
     ) -> None:
-        self.mode: Mode = mode
+        self.mode: Mode | None = mode
         self.checkpoints = checkpoints
         self._run: Any = None
         self._record = self._folder = Path()  # the run's own, and W&B's of it
         self._location: str | None = None
         self._step = 0
-        self._defined = {"step", "epoch"}
+        self._defined = {"epoch"}
         self._shown: dict[str, list[Any]] = {}
 
     def start(self, run: RunInfo) -> None:
         """Open the run in W&B; an earlier one left open in this process is closed as failed."""
         self._record = run.folder
+        mode = self.mode = session.chosen_mode(self.mode)
+        if mode == "disabled":
+            return
         (run.outputs.absolute() / "wandb").mkdir(parents=True, exist_ok=True)
-        with session.environment(keep=self.mode == "online"):
+        with session.environment(keep=mode == "online"):
             # an earlier session may have died, or have been opened in another environment
             session.end_session()
             self._run = self._open(run)
@@ -69,7 +86,7 @@ class WandbTracker(Tracker):
         warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
         # the artifacts that are to be uploaded later lie there, not in the user's home
         os.environ["WANDB_DATA_DIR"] = str(self._folder)
-        self._location = f"wandb leet {shlex.quote(str(run.outputs / 'wandb'))}"
+        self._location = f"wandb leet {shlex.quote(os.path.relpath(self._folder.parent))}"
         if not self._run.offline:
             log.info("W&B: %s", self._run.url)
             self._location += f", or {self._run.url}"
@@ -78,10 +95,17 @@ class WandbTracker(Tracker):
                 self.log({name: math.nan if x is None else x for name, x in row.items()})
             for curve in read_curves(run.folder):
                 self.show(f"curves/{curve.phase}", curve, curve.step)
+            if self._run.offline:  # all of it is in the new record: a run is one entry
+                for earlier in self._folder.parent.glob(f"offline-run-*-{glob.escape(run.id)}"):
+                    if earlier.name != self._folder.name and _is_of(earlier, run.id):
+                        shutil.rmtree(earlier, ignore_errors=True)
 
     def log(self, row: Row) -> None:
+        if self._run is None:  # disabled
+            return
+        of_epoch = not row.keys().isdisjoint(_OF_EPOCH_ROWS)
         for name in row.keys() - self._defined:
-            self._define(name)
+            self._define(name, of_epoch)
         self._step = max(int(row.get("step", 0)), self._step)  # W&B drops a row that goes back
         if self._step >= self._run.starting_step:  # else the server has it, of an earlier process
             self._run.log(dict(row), step=self._step)
@@ -92,7 +116,7 @@ class WandbTracker(Tracker):
 
     def finish(self, summary: Mapping[str, Any], state: State) -> None:
         """Send what was shown and the summary, and close the run as finished or failed."""
-        if self._run is None:  # interrupted before it had begun
+        if self._run is None:  # disabled, or interrupted before it had begun
             return
         run, self._run = self._run, None
         self._step = max(self._step, run.starting_step)
@@ -130,12 +154,13 @@ class WandbTracker(Tracker):
             session.end_session()  # one whose login failed starts nothing any more
         return session.init(run, "offline")
 
-    def _define(self, name: str) -> None:
+    def _define(self, name: str, of_epoch: bool) -> None:
         """Give a metric its x axis and its extremes; W&B's patterns match no name with a dot."""
         self._defined.add(name)
-        axis = "epoch" if name.startswith(_OF_EPOCHS) else "step"
+        axis = "epoch" if of_epoch or name.startswith(_OF_EPOCHS) else "step"
         whole = name.replace(".", "\\.")
-        self._run.define_metric(whole, step_metric=axis, summary="min,max,last")
+        shown = "none" if _NOT_IN_SUMMARY.fullmatch(name) else "min,max,last"
+        self._run.define_metric(whole, step_metric=None if name == axis else axis, summary=shown)
 
     def _send_shown(self, run: Any) -> None:
         """Send it as ``zoom/…``, which dashboards sort behind the metrics."""
@@ -204,11 +229,19 @@ _CHARTS: dict[type, Callable[[Any], Any]] = {
 }
 
 
+def _is_of(folder: Path, run_id: str) -> bool:
+    """Whether a folder of W&B's is that run's: another's id may end with the same words."""
+    return (folder / f"run-{run_id}.wandb").is_file()
+
+
 def extremes(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """Name → lowest, highest and last value, as W&B has it in the summary of a run."""
+    """Name → lowest, highest and last value, as W&B has it in the summary of a run.
+
+    What is left out of summaries has none.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
-        for name in row.keys() - {"step", "epoch"}:
-            if row[name] is not None:
+        for name in row.keys() - {"epoch"}:
+            if row[name] is not None and not _NOT_IN_SUMMARY.fullmatch(name):
                 values.setdefault(name, []).append(row[name])
     return {name: {"min": min(v), "max": max(v), "last": v[-1]} for name, v in values.items()}

@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from eqprop.run.environment import git_state
+from eqprop.run.home import prepare_home
 from eqprop.run.redact import redact
 from eqprop.tracking.base import RunInfo
 
-Mode = Literal["offline", "online"]
+Mode = Literal["offline", "online", "disabled"]
+_MODES: dict[str, Mode] = {
+    **{"offline": "offline", "dryrun": "offline", "online": "online", "run": "online"},
+    "disabled": "disabled",
+}
+_KEPT = (
+    *("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "WANDB_DIR"),
+    *("WANDB_NAME", "WANDB_JOB_TYPE"),
+)
+log = logging.getLogger(__name__)
+
 INIT_TIMEOUT = 30.0  # seconds that an online start may take
 ANSWER_TIMEOUT = 15.0  # seconds that the server has to take charts and files
 FINISH_TIMEOUT = 60.0  # seconds that the end of an online run waits for its upload
@@ -52,16 +63,34 @@ def init(run: RunInfo, mode: Mode) -> Any:
     return wandb.init(
         id=None if in_sweep else run.id,
         resume=None if in_sweep or mode == "offline" else "allow" if run.resumed else "never",
-        name=run.name,
+        # typed or configured, else as W&B's users expect, else the folder's
+        name=run.name if run.config.get("name") else os.environ.get("WANDB_NAME", run.name),
         project=None if in_sweep else run.project,
         entity=None if in_sweep else run.entity,
         group=run.group,
         tags=run.tags,
         notes=run.notes,
         config=dict(run.config),
-        dir=str(run.outputs.absolute()),
+        dir=os.environ.get("WANDB_DIR") or str(run.outputs.absolute()),
         settings=settings,
     )
+
+
+def chosen_mode(configured: Mode | None) -> Mode:
+    """The mode that is configured, else that of W&B's variables; logs which of them have no say."""
+    variables = os.environ
+    off = variables.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "t", "y")
+    told = "disabled" if off else variables.get("WANDB_MODE", "offline").lower()
+    mode = configured or _MODES.get(told, "offline")
+    if mode == "disabled":
+        log.info("W&B: disabled, nothing is recorded there")
+        return mode
+    ignored = [] if "WANDB_SWEEP_ID" in variables else ["WANDB_RUN_ID", "WANDB_RESUME"]
+    if mode == "offline" and _MODES.get(told) != mode:
+        ignored += ["WANDB_MODE", "WANDB_DISABLED"]
+    if found := [f"{name}={variables[name]}" for name in ignored if variables.get(name)]:
+        log.info("W&B: ignored: %s; this run is recorded %s", ", ".join(found), mode)
+    return mode
 
 
 def check_login() -> None:
@@ -118,16 +147,17 @@ def within(seconds: float, call: Callable[[], object]) -> bool:
 def environment(*, keep: bool) -> Iterator[None]:
     """The process as W&B, which records ``sys.argv``, sees it while a run starts: without secrets.
 
-    ``WANDB_*`` variables could disable an offline run, rename it or ask for a login: they are left
-    out unless ``keep``; another process's service always is. Without a home W&B litters the working
-    directory, and its reports of its own errors would end up in this run's log.
+    ``WANDB_*`` variables could disable an offline run, or ask for a login: but for folders they are
+    left out unless ``keep``; another process's service always is. W&B's reports of its own errors
+    would end up in this run's log.
     """
+    prepare_home()  # without a home W&B litters the working directory
     saved, argv = dict(os.environ), sys.argv
     sys.argv = [redact(word) for word in argv]
     for name in saved:
-        if name.startswith("WANDB_") and (not keep or name == "WANDB_SERVICE"):
+        kept = keep and name != "WANDB_SERVICE"
+        if name.startswith("WANDB_") and name not in _KEPT and not kept:
             del os.environ[name]
-    os.environ.setdefault("HOME", tempfile.gettempdir())
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         yield

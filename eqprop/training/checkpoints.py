@@ -52,11 +52,11 @@ class Checkpoints(Callback):
         if self.every_steps and session.step % self.every_steps == 0 and self._affordable():
             self.save(session)
 
-    def on_epoch(self, session: Session, row: Row, improved: bool) -> None:
+    def on_recorded(self, session: Session, row: Row, improved: bool) -> None:
         done = session.at.epoch - 1
         if improved:
             self._hold_best(session)
-        final = done >= session.epochs
+        final = done >= session.epochs or session.stopped is not None
         if self.stop.requested is not None and not final:
             self._save_and_stop(session)
         due = done % self.every == 0 and self._affordable()

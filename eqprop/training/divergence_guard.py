@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 
@@ -15,16 +14,11 @@ from eqprop.training.callback import Callback
 from eqprop.training.scheduler import learning_rates
 from eqprop.training.session import Session
 
-log = logging.getLogger(__name__)
-
-FAR = 0.5  # of its first residual is left: a phase is far from its equilibrium
-
 
 class DivergenceGuard(Callback):
     """Judges every step by the state it ends with and the gradients about to move the weights.
 
-    What an optimizer breaks shows in the next step, and in ``check`` before anything is saved. At
-    log steps it says, once for each phase, where a relaxation stops far from its equilibrium.
+    What an optimizer breaks shows in the next step, and in ``check`` before anything is saved.
     ``deferred``, and on a GPU, it asks for what the device has noted at log steps only.
     """
 
@@ -32,7 +26,6 @@ class DivergenceGuard(Callback):
         self.deferred = deferred
         self._step: Tensor | None = None  # counted on the device, where a replayed step can
         self._first_bad = torch.empty(0)
-        self._warned: set[str] = set()
 
     def on_start(self, session: Session) -> None:
         if self.deferred or session.device.type == "cuda":
@@ -54,20 +47,6 @@ class DivergenceGuard(Callback):
 
     def on_measurement(self, session: Session, estimate: Estimate) -> None:
         self._settle(session)
-        solver = session.solver
-        if not solver.seeks_equilibrium(session.network):
-            return
-        for name, phase in estimate.phases.items():
-            first, last = phase.first_residual, phase.residual
-            if name in self._warned or not first or last is None or last <= FAR * first:
-                continue
-            self._warned.add(name)
-            log.warning(
-                f"step {session.step}: the {name} phase stops far from equilibrium: {phase.steps} "
-                f"steps took the residual from {first:.3g} to {last:.3g}; raise dynamics.n_relax "
-                f"({solver.n_relax}) or n_nudged ({solver.n_nudged}), or lower dynamics.dt "
-                f"({solver.dt:g}) if it swings, or raise it if it creeps"
-            )
 
     def on_step(self, session: Session, samples: int) -> None:
         if session.at.batches == session.steps_an_epoch:  # before it is evaluated and recorded

@@ -1,14 +1,17 @@
-"""A trained network back from a run's folder, without Hydra, data or the working directory."""
+"""A trained network back from a run's folder, without its data or the working directory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from torch import Tensor
 
 from eqprop.config.layers import activations, edge_of, skip_of
 from eqprop.config.targets import locate
@@ -20,8 +23,10 @@ from eqprop.relaxation import Solver, recommended_solver
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
 from eqprop.run.resume import newest_valid
+from eqprop.run.text import one_line
 from eqprop.training.ablation import Ablation
 from eqprop.training.noise import Noise
+from eqprop.training.predictor import Predictor
 from eqprop.training.snapshot import restore_weights
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -56,13 +61,18 @@ def load(
 ) -> Network:
     """The trained network of the run in the folder ``run``, in evaluation form: no gradients.
 
-    ``checkpoint`` is ``last``, ``best``, or a file's name in ``run/checkpoints``. Of our own
-    energies on dense layers it is the model with the published names (``u``, ``clamp_layer``, …).
+    ``network.predict(x)`` gives the classes, and ``network(x)`` the outputs, of samples as the data
+    set has them: as the run's evaluations do. ``checkpoint`` is ``last``, ``best``, or a file's
+    name in ``run/checkpoints``. Of our own energies on dense layers it is the model with the
+    published names (``u``, ``clamp_layer``, …).
     Raises CheckpointError if there is no whole one, or it is not of an eqprop network.
     """
     found = find(run, checkpoint)
     network = build(found).to(device)
+    if found.meta["config"]["device"].get("channels_last"):
+        network.use_channels_last()
     restore_weights(network, found)
+    network.predictor = Recorded(found)
     return network.eval().requires_grad_(False)
 
 
@@ -132,10 +142,10 @@ def _edge(keys: dict[str, Any]) -> Callable[[Shape], Edge]:
     return partial(_class_of(keys.pop("_target_"), Edge), **keys)
 
 
-def refuse_foreign(found: Checkpoint) -> None:
+def refuse_foreign(found: Checkpoint, groups: Collection[str] = tuple(KINDS)) -> None:
     """Raise CheckpointError if its configuration would make anything but parts of a training."""
     try:
-        for group, kinds in KINDS.items():
+        for group, kinds in ((group, KINDS[group]) for group in groups):
             if group in OPTIONAL and found.meta["config"].get(group) is None:
                 continue
             target = str(found.meta["config"][group]["_target_"])
@@ -145,6 +155,62 @@ def refuse_foreign(found: Checkpoint) -> None:
             _class_of(augment["_target_"], Augmentation)
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{found.path} is of no training ({error})") from error
+
+
+ANSWERING = ("dynamics", "estimator", "noise", "dataset")
+"""The groups that decide, beside the network, what it answers."""
+
+
+class Recorded:
+    """How the network of a run answers: as its evaluations do. What it needs is made when asked."""
+
+    def __init__(self, found: Checkpoint) -> None:
+        self.found = Checkpoint(found.path, found.meta, b"")
+        self.predictor: Predictor | None = None
+
+    def __call__(self, network: Network, x: Tensor) -> Tensor:
+        """The outputs (batch, n_out) for raw samples.
+
+        Raises:
+            CheckpointError: if the solver, estimator or data set of the run cannot be made here.
+            ValueError: if samples do not fit.
+        """
+        if self.predictor is None:
+            self.predictor = self._made(network)
+        return self.predictor(network, x)
+
+    def _made(self, network: Network) -> Predictor:
+        refuse_foreign(self.found, ANSWERING)
+        config = self.found.meta["config"]
+        data = {key: value for key, value in config["dataset"].items() if key != "augment"}
+        try:
+            noise = instantiate(config["noise"]) if config.get("noise") else None
+            dataset: Dataset = instantiate(data, root=config["paths"]["data"])
+            return Predictor(
+                solver_of(instantiate, config["dynamics"], network),
+                instantiate(config["estimator"]),
+                dataset,
+                noise if noise is not None and noise.evaluated else None,
+                config["seed"],
+                config["trainer"]["eval_batch_size"],
+            )
+        except Exception as error:  # it is somebody else's code that may run here
+            why = one_line(error.__cause__ or error)
+            raise CheckpointError(
+                f"{self.found.path}: its run cannot be made here: {why}"
+            ) from error
+
+
+def solver_of(make: Callable[..., Any], dynamics: Mapping[str, Any], network: Network) -> Solver:
+    """The solver that ``make`` makes of the keys of ``dynamics``, for this network.
+
+    Raises ValueError if it cannot relax the network.
+    """
+    chooses = "network" in signature(locate(str(dynamics["_target_"]))).parameters
+    solver: Solver = make(dynamics, **({"network": network} if chooses else {}))
+    solver.check(network)
+    solver.suit(network)
+    return solver
 
 
 def _class_of(target: Any, *bases: type) -> Any:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from eqprop.data import Data, Split
+from eqprop.data import Data, Split, one_hot
 from eqprop.estimator import Estimator
 from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
 from eqprop.relaxation.solver import KEPT
 from eqprop.training.kept import KeptStates
 from eqprop.training.noise import Noise
+from eqprop.training.predictor import Answering
 from eqprop.training.scheduler import Schedule
 
 Row = dict[str, float | int]
+
+_RESULTS = ("accuracy/", "cost/")  # what a summary has of an epoch
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Position:
     epoch: int = 1
     batches: int = 0  # how many of the epoch's are done
     correct: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    cost: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))  # a sum
     seconds: float = 0.0
 
 
@@ -51,8 +55,10 @@ class Session:
     noise: Noise | None = None  # what disturbs the phases
     at: Position = field(default_factory=Position)
     step: int = 0  # optimizer steps taken
-    best: dict[str, float] = field(default_factory=dict)  # accuracies by their metric's name
-    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)  # of the epoch with the best objective
+    last: dict[str, float] = field(default_factory=dict)  # of the last evaluated epoch
+    stopped: str | None = None  # why it ends before its last epoch
+    callbacks: dict[str, Any] = field(default_factory=dict)  # of the configuration, by name
     states: dict[int, State] = field(default_factory=dict)  # by batch size; evaluations have others
     latest: State | None = None  # of the last step
 
@@ -99,23 +105,45 @@ class Session:
         """The noise of every evaluation, the same each time."""
         return torch.Generator(self.device).manual_seed(self.seed)
 
-    def evaluating(self, state: State) -> AbstractContextManager[None]:
-        """Within it a prediction is made as the device makes it that the training is for."""
+    def answering(self) -> Answering:
+        """What an evaluation is made by."""
         noise = self.noise if self.noise is not None and self.noise.evaluated else None
-        return nullcontext() if noise is None else noise.disturbing(state)
+        return Answering(self.network, self.solver, self.estimator, self.seed, noise)
+
+    def stop(self, reason: str) -> None:
+        """Have the training end, as done, with the epoch that it is in; the first reason counts."""
+        self.stopped = self.stopped or reason
+
+    def improves(self, row: Row) -> bool:
+        """Whether an epoch's row has a better objective than all before it."""
+        return row.get(self.objective_name, -1.0) > self.best.get(self.objective_name, -1.0)
 
     def note(self, row: Row) -> bool:
-        """Keep the best and last accuracies of an epoch's row; whether it is the best yet."""
-        found = {name: value for name, value in row.items() if name.startswith("accuracy/")}
-        improved = found.get(self.objective_name, -1.0) > self.best.get(self.objective_name, -1.0)
-        self.last |= found
-        self.best |= {name: max(value, self.best.get(name, 0.0)) for name, value in found.items()}
+        """Keep what an evaluated epoch's row says of its model; whether it is the best yet."""
+        found = {name: row[name] for name in row if name == "epoch" or name.startswith(_RESULTS)}
+        improved = self.improves(row)
+        if improved:
+            self.best = found
+        if self.objective_name in row:
+            self.last = found
         return improved
 
     def summary(self) -> dict[str, float]:
-        """Best and last accuracies: ``best/accuracy/<split>`` and ``last/accuracy/<split>``."""
+        """The selected epoch's results, ``best/…``, and the last evaluated one's, ``last/…``.
+
+        Each is of one model: ``best/epoch``, ``best/accuracy/<split>``, ``best/cost/<split>``.
+        """
         found = {"best": self.best, "last": self.last}
         return {f"{k}/{name}": v for k, values in found.items() for name, v in values.items()}
+
+    def results(self) -> dict[str, Any]:
+        """The same for ``status.json``, with what selected the best epoch; None: not finite."""
+        found = {"best": self.best, "last": self.last}
+        finite = {
+            which: {name: v if math.isfinite(v) else None for name, v in values.items()}
+            for which, values in found.items()
+        }
+        return {"selected_by": self.objective_name, **finite}
 
     @property
     def objective_name(self) -> str:
@@ -123,28 +151,37 @@ class Session:
         return "accuracy/test" if self.data.validation is None else "accuracy/validation"
 
 
+class Evaluation(NamedTuple):
+    """Of a split: the share that is right, and means over its samples at the free phase's end."""
+
+    accuracy: float
+    energy: float  # E
+    cost: float  # C, not multiplied by beta
+
+
 @torch.no_grad()
 def evaluate(
     session: Session, split: Split, look: Callable[[Tensor], None] | None = None
-) -> tuple[float, float]:
-    """Accuracy and mean energy of the free phase over every sample; changes no bit of a training.
+) -> Evaluation:
+    """Accuracy, mean energy and mean cost over every sample; changes no bit of a training.
+
+    What a sample is evaluated to depends on the weights, the seed and the sample, whatever batch it
+    is in: up to rounding, which a matrix product's shape decides.
 
     ``look`` is given each batch's outputs (batch, n_out), which the next batch overwrites.
     """
-    generator = session.evaluation_generator()
+    answering = session.answering()
     correct = torch.zeros((), dtype=torch.int64, device=split.device)
     energy = torch.zeros((), dtype=split.x.dtype, device=split.device)
-    state: State | None = None
+    cost = torch.zeros((), dtype=torch.float64, device=split.device)
     for x, y in split.batches(session.eval_batch_size):
-        if state is None or state.batch_size != len(x):
-            state = session.network.new_state(len(x), generator)
-        state.clamp(0, x)
-        with session.evaluating(state):
-            with state.held():
-                session.estimator.predict(session.network, state, session.solver)
-                energy += session.network.energies(state).sum()
+        with answering.to(x) as state:
+            energy += session.network.energies(state).sum()
             with state.reading():
-                correct += (state.u[-1].argmax(1) == y).sum()
+                output = state.u[-1]
+                target = one_hot(y, session.data.n_classes, output.dtype)
+                correct += (output.argmax(1) == y).sum()
+                cost += session.cost.cost(output, target).sum(dtype=torch.float64)
                 if look is not None:
-                    look(state.u[-1])
-    return float(correct) / len(split), float(energy) / len(split)
+                    look(output)
+    return Evaluation(*(float(total) / len(split) for total in (correct, energy, cost)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.training.session import Position, Session
 
+_TOLD = 4  # parameters that do not fit are named
 _IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
 
@@ -35,8 +37,8 @@ def capture(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def place(session: Session) -> dict[str, Any]:
     """Where a training stands, in plain values."""
-    at = {**vars(session.at), "correct": int(session.at.correct)}
-    found = {"best": dict(session.best), "last": dict(session.last)}
+    at = {**vars(session.at), "correct": int(session.at.correct), "cost": float(session.at.cost)}
+    found = {"best": dict(session.best), "last": dict(session.last), "stopped": session.stopped}
     return {"kind": "training", "step": session.step, **at, **found}
 
 
@@ -56,14 +58,17 @@ def restore(session: Session, checkpoint: Checkpoint) -> None:
             session.latest.u[:] = state["u"]
         parts = _stateful(session)
         if parts.keys() != state.get("parts", {}).keys():
-            raise ValueError("its solver or estimator remembers other things")
+            raise ValueError("a part of it remembers other things")
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         session.step = int(meta["step"])
         session.best, session.last = dict(meta["best"]), dict(meta["last"])
+        session.stopped = meta.get("stopped")
         correct = torch.tensor(int(meta["correct"]), device=session.device)
         done = int(meta["epoch"]), int(meta["batches"])
-        session.at = Position(*done, correct, float(meta["seconds"]))
+        total = float(meta.get("cost", math.nan if done[1] else 0.0))  # earlier versions had none
+        cost = torch.tensor(total, dtype=torch.float64, device=session.device)
+        session.at = Position(*done, correct, cost, float(meta["seconds"]))
         _restore_random(session, state["random"])  # last: what is loaded may draw
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -82,11 +87,15 @@ def _check_weights(checkpoint: Checkpoint, model: torch.nn.Module, found: Any) -
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise CheckpointError(f"{checkpoint.path} holds no weights")
     given = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    for name in [*wanted, *given]:
+    misfits = []
+    for name in dict.fromkeys([*wanted, *given]):
         if wanted.get(name) != given.get(name):
             there, here = given.get(name, "missing"), wanted.get(name, "not known")
-            what = f"{name} is {there} there, {here} here"
-            raise CheckpointError(f"{checkpoint.path} is of another network: {what}")
+            misfits.append(f"{name} is {there} there, {here} here")
+    if misfits:
+        more = f" (and {len(misfits) - _TOLD} more)" if len(misfits) > _TOLD else ""
+        what = ", ".join(misfits[:_TOLD])
+        raise CheckpointError(f"{checkpoint.path} is of another network: {what}{more}")
 
 
 def _restore_optimizer(session: Session, found: dict[str, Any]) -> None:
@@ -106,7 +115,8 @@ def _parts(session: Session) -> dict[str, Any]:
     solver, estimator = session.solver, session.estimator
     energy, cost = session.network.local, session.cost
     parts = {"energy": energy, "cost": cost, "solver": solver, "estimator": estimator}
-    return parts | {"kept": session.kept, "noise": session.noise}
+    own = {f"callbacks.{name}": callback for name, callback in session.callbacks.items()}
+    return parts | {"kept": session.kept, "noise": session.noise} | own
 
 
 def _stateful(session: Session) -> dict[str, Any]:

@@ -36,7 +36,12 @@ class Batch(NamedTuple):
     measure: bool = False
 
 
-Stepped = tuple[Estimate, Tensor]  # and how many samples of the step were right (a scalar)
+class Stepped(NamedTuple):
+    """A step's estimate, and of its free phase: how many samples were right, the sum of C."""
+
+    estimate: Estimate
+    correct: Tensor  # a scalar, int64
+    cost: Tensor  # a scalar, float64
 
 
 class PlainStep:
@@ -68,7 +73,10 @@ class PlainStep:
         with record_function("eqprop.update"):
             if not estimate.applied:
                 update(estimate.gradients)
-        return estimate, (estimate.output.argmax(1) == y).sum()
+        correct = (estimate.output.argmax(1) == y).sum()
+        with torch.no_grad():
+            cost = session.cost.cost(estimate.output, target).sum(dtype=torch.float64)
+        return Stepped(estimate, correct, cost)
 
 
 class CudaGraphs:
@@ -131,6 +139,8 @@ class CapturedStep(PlainStep):
         self._memory.y.copy_(batch.y)
         try:
             step = partial(take, self._memory)
+            if self._captured is None:
+                log.info("step %d is captured as a CUDA graph, to be replayed", session.step)
             self._captured = self._captured or self.backend.capture(step, _generators(session))
         except RuntimeError as error:
             self._give_up(brief(str(error)))

@@ -26,10 +26,15 @@ INPUTS, CLASSES = 784, 10  # as MNIST has
 # name -> what a run would be told on the command line. A solver that an energy cannot use is
 # skipped with its reason.
 SOLVERS: dict[str, list[str]] = {
-    "gaussian euler": ["model=gaussian", "dynamics=euler"],
+    "gaussian euler": [
+        "model=gaussian",
+        "dynamics=euler",
+        "dynamics.dt=0.1",
+        "dynamics.n_relax=20",
+    ],
     "gaussian newton": ["model=gaussian", "dynamics=newton"],
     "gaussian anderson": ["model=gaussian", "dynamics=anderson"],
-    "hopfield euler": ["model=hopfield", "dynamics=euler_50"],
+    "hopfield euler": ["model=hopfield", "dynamics=euler_50", "dynamics.init=normal"],
     "hopfield newton": ["model=hopfield", "dynamics=newton"],
     "hopfield exact": ["model=hopfield", "dynamics=exact", "model.activation=hard_sigmoid"],
     "hopfield anderson": ["model=hopfield", "dynamics=anderson"],

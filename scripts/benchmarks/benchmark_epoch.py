@@ -23,7 +23,7 @@ from _common import Row, machine, natural, parser_for, show, write_json
 from _epochs import add_arguments, overrides_of, recorded, scratch
 from _timing import alternate, quartiles
 
-from eqprop.config.compose import conf_dir
+from eqprop.config.folder import conf_dir
 from eqprop.run.hardware import calm_idle_threads
 from eqprop.run.streams import exit_cleanly
 
@@ -96,7 +96,12 @@ def ours(training: Training) -> Epoch:
         training.session.at = Position(number)
         training.record(training.train_epoch())
 
-    return timed(train, lambda: float(training.evaluation(final=True)["accuracy/test"]))
+    def tested() -> float:
+        row: dict[str, float | int] = {}
+        training.evaluate(row, final=True)
+        return float(row["accuracy/test"])
+
+    return timed(train, tested)
 
 
 def backprop(session: Session, activation: str) -> Epoch:

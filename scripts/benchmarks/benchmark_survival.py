@@ -44,6 +44,7 @@ def epoch_of(training: Training) -> Callable[[int], float]:
         training.record(row)
         for callback in training.callbacks:
             callback.on_epoch(session, row, improved=True)
+            callback.on_recorded(session, row, improved=True)
         return time.perf_counter() - start
 
     return epoch

@@ -155,7 +155,7 @@ def subjects_of_run(args: argparse.Namespace) -> Iterator[Subject]:
     energy, activation = model["_target_"].rpartition(".")[2].lower(), session.network.phi[1].name
     yield Subject(energy, "fresh", activation, session)
     snapshot.restore_weights(session.network, found)
-    accuracy, _ = evaluate(session, session.data.validation or session.data.test)
+    accuracy = evaluate(session, session.data.validation or session.data.test).accuracy
     yield Subject(energy, "trained", activation, session, accuracy)
 
 

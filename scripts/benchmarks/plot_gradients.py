@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from eqprop.cli.gradient_check import Request, gradient_check
+from eqprop.cli.gradient_comparison import Request, gradient_check
 from eqprop.report.figure import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, pyplot, save
 from eqprop.run.errors import UserError
 from eqprop.run.streams import exit_cleanly

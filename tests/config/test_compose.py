@@ -61,7 +61,7 @@ def test_accepted(command: str) -> None:
         ("dynamcis.dt=0.1", "dynamcis.dt=0.1|unknown key|did you mean dynamics.dt?"),
         ("dt=0.1", "dt=0.1|did you mean dynamics.dt?"),
         ("+dynamcis.dt=0.1", "dynamcis.dt=0.1|did you mean dynamics.dt?"),
-        ("+new.key=1", "new.key=1|unknown key|there are: ablation, checkpoint, cost"),
+        ("+new.key=1", "new.key=1|unknown key|there are: ablation, callbacks, checkpoint, cost"),
         ("optimizer.learning_rate=1", "optimizer.learning_rate=1|optimizer.lr"),
         ("optimizer=sgd optimizer.betas=[0,0]", "optimizer.betas=[0,0]|optimizer.momentum"),
         ("optimizer=adma", "optimizer=adma|did you mean adam?|adagrad, adam, adamw, sgd"),
@@ -166,12 +166,12 @@ def test_validate_composed_leaves_hydra_s_part_out() -> None:
 
 
 def test_conf_dir_prefers_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import eqprop.config.compose as module
+    import eqprop.config.folder as module
 
     assert (conf_dir() / "config.yaml").is_file()
     package = tmp_path / "eqprop"
     (package / "config").mkdir(parents=True)
-    monkeypatch.setattr(module, "__file__", str(package / "config" / "compose.py"))
+    monkeypatch.setattr(module, "__file__", str(package / "config" / "folder.py"))
     assert conf_dir() == package / "conf"
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").touch()

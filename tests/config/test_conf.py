@@ -11,7 +11,8 @@ import option_files
 import pytest
 from omegaconf import OmegaConf
 
-from eqprop.config.compose import check, compose, conf_dir, validate_composed
+from eqprop.config.compose import check, compose, validate_composed
+from eqprop.config.folder import conf_dir
 from eqprop.run import hardware
 from eqprop.run.errors import ConfigError
 
@@ -145,7 +146,7 @@ def test_the_default_run() -> None:
     assert cfg.dataset._target_ == "eqprop.data.MNIST5k"
     assert cfg.dataset.validation == 0.05
     assert cfg.trainer.epochs == 20
-    assert cfg.tracking.trackers.wandb.mode == "offline"
+    assert cfg.tracking.trackers.wandb.mode is None  # as WANDB_MODE says, offline without it
 
 
 TABLE: dict[str, dict[str, Any]] = {
@@ -217,7 +218,7 @@ class TestHopfieldBringsWhatItNeeds:
                 "recommended_solver",
                 None,
             ),
-            (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", "Euler", 20),
+            (["dynamics=euler", "model=hopfield"], "eqprop.SquaredError", "Euler", None),
             (["model=gaussian"], "eqprop.CrossEntropy", "recommended_solver", None),
             (["experiment=gaussian_mnist", "model=hopfield"], "eqprop.CrossEntropy", "Euler", 20),
             (

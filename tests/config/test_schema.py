@@ -109,7 +109,10 @@ def test_accepted(changes: dict[str, Any]) -> None:
         ({"optimizer.lrr": 1}, ["optimizer.lrr=1", "unknown", "did you mean optimizer.lr?"]),
         ({"dynamcis.dt": 0.1}, ["dynamcis.dt=0.1", "unknown", "did you mean dynamics.dt?"]),
         ({"lr": 0.1}, ["lr=0.1", "unknown", "did you mean optimizer.lr?"]),
-        ({"new.key": 1}, ["new.key=1", "unknown", "there are: ablation, checkpoint, cost"]),
+        (
+            {"new.key": 1},
+            ["new.key=1", "unknown", "there are: ablation, callbacks, checkpoint, cost"],
+        ),
         (
             {"model._target_": "eqprop.RestrictedHopfield", "dynamics.init": "feedforward"},
             ["dynamics.init='feedforward'", "Hopfield", "auto"],

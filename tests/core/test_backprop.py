@@ -49,7 +49,8 @@ def make(name, phi="tanh"):
 
 
 def backprop(network, x, cost, target):
-    return torch.autograd.grad(cost.cost(network(x), target).mean(), list(network.parameters()))
+    loss = cost.cost(network.feed_forward_output(x), target).mean()
+    return torch.autograd.grad(loss, list(network.parameters()))
 
 
 def estimated(network, state, estimator, cost, target, sweeps):

@@ -171,7 +171,7 @@ def test_first_state_of_the_hopfield(init, pair, state):
     x = model.u[0].clone()
     Euler(init=init).initialise(model, model.state)
     assert torch.equal(model.u[0], x)
-    spread = 0.0 if init == "zeros" else 1.0
+    spread = 1.0 if init == "normal" else 0.0
     for i in (1, 2):
         assert model.u[i].std().item() == pytest.approx(spread, abs=0.05)
         assert model.u[i].mean().item() == pytest.approx(0.0, abs=0.05)

@@ -125,10 +125,10 @@ OF_NO_NUMBER = {
     *("new_state", "compile_energy", "use_channels_last", "set_target", "weights", "extra_repr"),
     "move",  # describes a step to the compiled loops
     "next",  # the differentiable step, which no phase of ours takes
-    "feeds_forward",
+    *("feeds_forward", "first", "suit"),  # say where a phase starts, and fill in open settings
     "seeks_equilibrium",
     *("complex_obstacle", "least_nudge"),  # say what it cannot do
-    "network.forward",  # the differentiable pass
+    *("network.forward", "network.predict", "network.feed_forward_output"),  # answers
     "of_output",  # chooses terms
     *("network.field", "network.field_parts", "edge.adjoint"),  # the differentiable field
 }

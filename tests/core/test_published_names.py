@@ -14,6 +14,7 @@ from eqprop import ConditionalGaussian, CrossEntropy, RestrictedHopfield, Square
 MODELS = {"gaussian": ConditionalGaussian, "hopfield": RestrictedHopfield}
 COSTS = {"squared_error": SquaredError, "cross_entropy": CrossEntropy}
 SIZES, BATCH = [11, 17, 9, 5], 6
+FUNCTIONS = {"load", "recommended_solver"}
 each_kind = pytest.mark.parametrize("kind", sorted(MODELS))
 each_cost = pytest.mark.parametrize("cost", sorted(COSTS))
 each_phi = pytest.mark.parametrize("phi", [torch.sigmoid, torch.tanh, torch.relu])
@@ -50,8 +51,16 @@ def assert_near(actual, expected, relative=1e-4):
 
 def test_everything_imports_from_the_package():
     for name in eqprop.__all__:
-        assert inspect.isclass(getattr(eqprop, name)) == (name != "load")
-    assert callable(eqprop.load)
+        assert inspect.isclass(getattr(eqprop, name)) == (name not in FUNCTIONS)
+    assert all(callable(getattr(eqprop, name)) for name in FUNCTIONS)
+    parts = (eqprop.relaxation, eqprop.Solver), (eqprop.estimator, eqprop.Estimator)
+    for package, seam in parts:
+        for name in package.__all__:
+            found = getattr(package, name)
+            if inspect.isclass(found) and issubclass(found, seam):
+                assert getattr(eqprop, name) is found
+    with pytest.raises(AttributeError, match="Neuton"):
+        eqprop.Neuton  # noqa: B018
     assert all(issubclass(m, eqprop.EnergyBasedModel) for m in MODELS.values())
     assert all(issubclass(c, eqprop.CEnergy) for c in COSTS.values())
 

@@ -402,4 +402,4 @@ def test_dense_edges_and_metrics_are_those_of_any_estimator():
     plain = EquilibriumPropagation(0.1).estimate(*parts, measure=True)
     assert found.metrics.keys() == plain.metrics.keys()
     assert found.phases["nudged"].residual < 1e-11
-    torch.testing.assert_close(found.output, model.forward(x).detach())
+    torch.testing.assert_close(found.output, model.feed_forward_output(x).detach())

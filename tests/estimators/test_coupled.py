@@ -210,7 +210,7 @@ def test_one_linear_layer_has_the_gradient_itself(kind: str, beta: float, varian
     """At any β, and times the energy's own factor: nothing is left to relax."""
     network = build(LOCALS[kind](), "identity", [(0, 1)], [(4,), (3,)])
     x, y = cases.batch(network, 2)
-    cost = 0.5 * (network.forward(x) - y).square().sum(1).mean()
+    cost = 0.5 * (network.feed_forward_output(x) - y).square().sum(1).mean()
     exact = torch.autograd.grad(cost, list(network.parameters()))
     wanted = [SCALES[kind] * g for g in exact]
     for solver in (Euler(0.5, n_relax=60), Newton(), Anderson(n_relax=60)):
@@ -228,7 +228,7 @@ def test_a_linear_gaussian_network_is_exact_at_any_strength(beta: float) -> None
     """E is quadratic, so both sides' curvatures cancel; S = 2 (1 + W Wᵀ)⁻¹."""
     network = build(LOCALS["gaussian"](), "identity", [(0, 1), (1, 2)], [(4,), (6,), (3,)])
     x, y = cases.batch(network, 2)
-    W, output = network.W[1].weight.detach(), network.forward(x)
+    W, output = network.W[1].weight.detach(), network.feed_forward_output(x)
     S = 2.0 * torch.linalg.inv(torch.eye(3, dtype=W.dtype) + W @ W.T)
     pull = (output.detach() - y) @ S
     wanted = torch.autograd.grad((output * pull).sum(1).mean(), list(network.parameters()))

@@ -11,9 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 import chromium
+import numpy as np
 import pytest
 from chromium import Chromium, brightness, contrast
 from made_runs import add_details, make_run, make_sweep, write_rows
+from PIL import Image
 from scripting import report
 
 needs_chromium = pytest.mark.skipif(
@@ -295,7 +297,18 @@ def test_one_run(rest: str, browser: Chromium, tmp_path: Path) -> None:
     assert ("status.json" in text) == (rest == "nothing")
     titles = browser.run("[...document.querySelectorAll('h3')].map((e) => e.textContent)")
     assert len(set(titles)) == len(titles)
-    if rest == "whole":  # what was measured once is a number, and every curve has its name
+    if rest == "whole":
+        assert "objective: best accuracy/validation" in text
+        assert "last accuracy/test" in text
+        # all curves of a relaxation are named, where they can be seen
+        browser.show('[aria-label="residual, free phase"]', ".legendtext")
+        seen = browser.run(
+            "[...document.querySelectorAll('[aria-label=\"residual, free phase\"] .legendtext')]"
+            ".map((e) => [e.textContent, e.getBoundingClientRect().right])"
+        )
+        assert [name for name, _ in seen] == ["1", "2", "3", "4", "5"]
+        assert max(right for _, right in seen) <= 390
+        # what was measured once is a number, and every curve has its name
         sizes = "[...document.images].map((e) => [e.alt, e.naturalWidth, e.naturalHeight])"
         assert browser.run(sizes) == [["filters, layer 1", 4, 3], ["states, layer 1", 4, 3]]
         assert re.search(r"accuracy/test\s+0\.\d+", text)
@@ -306,6 +319,97 @@ def test_one_run(rest: str, browser: Chromium, tmp_path: Path) -> None:
             "energy/free",
             "energy/nudged",
         ]
+
+
+@needs_chromium
+def test_one_value_is_a_number_and_no_plot(browser: Chromium, tmp_path: Path) -> None:
+    """A single epoch, and a phase that makes no steps: nothing to draw."""
+    folder = make_run(tmp_path / "one", epochs=1)
+    curve = {"epoch": 1, "step": 4, "phase": "free", "energy": [2.5], "residual": [0.0]}
+    write_rows(folder / "curves.jsonl", [curve])
+    report(folder)
+    load(browser, folder / "report" / "index.html")
+    text = browser.run("document.body.innerText")
+    assert re.search(r"energy, free phase\s+2\.5", text)
+    assert re.search(r"accuracy/validation\s+0\.\d+", text)
+    points = "document.querySelectorAll('.plot').forEach((e) => { e.seen = true; })"
+    browser.run(points)
+    assert browser.run(
+        "[...document.querySelectorAll('.plot')].every((e) => e.figure().data"
+        ".some((t) => (t.x ?? []).length > 1))"
+    )
+
+
+@needs_chromium
+def test_a_search_shows_the_pruned_points(browser: Chromium, tmp_path: Path) -> None:
+    for i, lr in enumerate((0.001, 0.003, 0.01)):
+        make_run(tmp_path / f"{i}-x", lr=lr)
+    make_run(tmp_path / "3-x", "pruned", lr=0.1)
+    make_run(tmp_path / "4-x", "failed", lr=1.0)
+    report(tmp_path, "--no-png")
+    load(browser, tmp_path / "report" / "index.html")
+    browser.show("#parallel", ".axis-brush rect")
+    axes = "document.querySelector('#parallel').data[0].dimensions"
+    assert browser.run(f"{axes}.map((d) => d.label)") == ["lr", "state", "objective"]
+    assert browser.run(f"{axes}[0].values.length") == 4  # not the one that failed
+    best = max(
+        json.loads(line).get("accuracy/validation", 0)
+        for line in (tmp_path / "3-x" / "metrics.jsonl").read_text().splitlines()
+    )
+    assert best in [pytest.approx(v) for v in browser.run(f"{axes}.at(-1).values")]
+    browser.show("[data-setting]", "svg .trace")
+    symbols = browser.run("document.querySelector('[data-setting]').data[0].marker.symbol")
+    assert sorted(symbols) == ["circle", "circle", "circle", "circle-open"]
+
+
+@needs_chromium
+def test_what_names_share_is_cut_at_the_front_on_a_phone(browser: Chromium, tmp_path: Path) -> None:
+    top = tmp_path / "all"
+    for i, name in enumerate(("one-a", "one-b")):
+        make_run(top / "2026-01-31" / "12-00-00" / name, lr=0.01 * (i + 1))
+    report(top, "--no-png")
+    widths = {}
+    for width in (1400, 390):
+        browser.window(width, 844, phone=width < 500)
+        load(browser, top / "report" / "index.html")
+        assert sorted(column(browser, "run")) == [f"2026-01-31/12-00-00/one-{x}" for x in "ab"]
+        widths[width] = browser.run("document.querySelector('#runs td.run a').offsetWidth")
+        cut = "document.querySelector('#runs td.run a .cut')"
+        assert browser.run(f"{cut}.textContent") == "2026-01-31/12-00-00/one-"
+        assert (browser.run(f"getComputedStyle({cut}).fontSize") == "0px") == (width < 500)
+        titles = browser.run("[...document.querySelectorAll('h3')].map((e) => e.textContent)")
+        assert len(set(titles)) == len(titles)
+    assert widths[390] < widths[1400] / 2
+
+
+@needs_chromium
+def test_the_mistakes_are_pictures_beside_the_matrix(browser: Chromium, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "one")
+    add_details(folder)
+    (folder / "pictures" / "mistakes").mkdir()
+    shades = np.arange(12, dtype=np.uint8) * 20
+    Image.fromarray(np.repeat(np.repeat(shades, 8)[None], 8, axis=0)).save(
+        folder / "pictures" / "mistakes" / "test.png"
+    )
+    report(folder)
+    browser.window(1400, 900)
+    load(browser, folder / "report" / "index.html")
+    browser.middle(".beside")
+    browser.picture(tmp_path / "seen.png")
+    left, right = browser.run(
+        "[...document.querySelectorAll('.beside > figure')].map((e) => e.getBoundingClientRect())"
+        ".map((b) => [b.left, b.right, b.top])"
+    )
+    assert left[1] <= right[0]
+    assert left[2] == right[2]
+    places = browser.run(
+        "[...document.querySelectorAll('.sheet i')].map((e) => e.getBoundingClientRect())"
+        ".map((b) => [b.x + b.width / 2, b.y + b.height / 2])"
+    )
+    with Image.open(tmp_path / "seen.png") as seen:
+        found = [seen.convert("L").getpixel((round(x), round(y))) for x, y in places]
+    assert found == list(shades)
+    assert browser.run("document.querySelectorAll('.sheet div')[1].textContent.trim()") == "1 → 4"
 
 
 @needs_chromium

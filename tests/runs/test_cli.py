@@ -197,7 +197,7 @@ def test_a_data_file_that_is_not_right(
         path.write_bytes(path.read_bytes()[content] if isinstance(content, slice) else content)
     ran = train(*MNIST, "paths.data='my data'", cwd=tmp_path)
     assert ran.code == 2
-    assert ran.out == ""
+    assert ran.out.split() == ["run", *str(ran.folder).split()]
     for word in [file, "my data/MNIST/raw", *words.split()]:
         assert word in ran.error
     assert (ran.status["state"], ran.status["exit_code"]) == ("failed", 2)

@@ -52,7 +52,8 @@ def test_gpus_are_those_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None
     cuda = SimpleNamespace(
         is_available=lambda: True, device_count=lambda: 2, get_device_properties=lambda number: gpu
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    torch = SimpleNamespace(cuda=cuda, get_num_threads=lambda: 1)
+    monkeypatch.setitem(sys.modules, "torch", torch)
     assert environment.hardware()["gpus"] == [{"name": "One", "memory_bytes": 8}] * 2
 
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from eqprop.config.compose import conf_dir
+from eqprop.config.folder import conf_dir
 
 APP = """
 import sys

@@ -26,7 +26,8 @@ def test_a_run_that_is_told_to_end_before_it_stands_is_evaluated(batches: int) -
     session = run.session
     session.at, session.step = Position(4, batches), 9 + batches
     (row,) = recorded(run)
-    assert (row["accuracy/test"], row["energy/test"]) == evaluate(session, session.data.test)
+    measured = tuple(row[f"{what}/test"] for what in ("accuracy", "energy", "cost"))
+    assert measured == evaluate(session, session.data.test)
     assert (row["step"], row["epoch"]) == (9 + batches, 3 + batches)
     assert session.data.validation is not None
     assert session.best[session.objective_name] == evaluate(session, session.data.validation)[0]
@@ -69,14 +70,15 @@ class Steps(Solver):
 """
 
 
-def test_a_solver_of_one_s_own_is_told_what_auto_left_open(tmp_path: Path) -> None:
+def test_a_solver_of_one_s_own_needs_not_what_auto_left_open(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    ran = train(*QUICK, "dynamics._target_=mine.Steps", cwd=tmp_path)
+    words = (*QUICK, "dynamics._target_=mine.Steps")
+    ran = train(*words, cwd=tmp_path)
     assert ran.code == 2
-    assert "dynamics.n_relax=null" in ran.error
-    ran = train(*QUICK, "dynamics._target_=mine.Steps", "dynamics.n_relax=5", cwd=tmp_path)
-    assert ran.code == 2
-    assert "dynamics.dt=null" in ran.error
+    assert "dynamics.n_relax=null" in ran.error  # which the class takes, and not as null
+    ran = train(*words, "dynamics.n_relax=5", cwd=tmp_path).succeeded()
+    assert "dynamics.dt=null" in ran.out  # which it does not take
+    assert "mine.Steps" in ran.out
 
 
 def test_a_mistake_in_a_class_of_one_s_own_is_told_as_in_ours(tmp_path: Path) -> None:
@@ -109,6 +111,6 @@ def test_a_narrow_terminal_loses_no_result(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     name = "accuracy/validation"
-    show_result({f"best/{name}": 1.0, f"last/{name}": 0.9876}, Path("there"), Trackers([]))
+    show_result({f"best/{name}": 1.0, f"last/{name}": 0.9876}, Path("there"), Trackers([]), name)
     out = capsys.readouterr().out
     assert all(word in out for word in ("validation", "100.00 %", "98.76 %"))

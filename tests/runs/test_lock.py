@@ -9,7 +9,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from running import python
+from interrupted import with_code
+from running import QUICK, python
 
 from eqprop.run.errors import ConfigError
 from eqprop.run.folder import RunFolder, is_alive
@@ -73,7 +74,7 @@ def test_of_processes_that_race_one_gets_the_folder(tmp_path: Path) -> None:
     assert results == ["mine", "refused", "refused", "refused"]
 
 
-@pytest.fixture(params=["ENOLCK", "ENOSYS", "ENOTSUP"])
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "ENOTSUP", "EINVAL", "EIO", "EBADF"])
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel says of ``flock`` on one network file system or another."""
 
@@ -84,10 +85,46 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_a_file_system_without_locks(tmp_path: Path) -> None:
-    RunFolder.claim(tmp_path / "run").finish("done")
+def test_a_file_system_without_locks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        RunFolder.claim(tmp_path / "run").finish("done")
+    (line,) = caplog.messages
+    assert str(tmp_path / "run") in line
+    assert "No locks available" in line
     with pytest.raises(ConfigError, match="earlier run"):
         RunFolder.claim(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
+    RunFolder.claim(tmp_path)
+    path, found = tmp_path / "status.json", status(tmp_path)
+    path.write_text(json.dumps({**found, "pid": os.getppid()}))
+    with pytest.raises(ConfigError, match=f"in use by process {os.getppid()}"):
+        RunFolder.claim(tmp_path, resume=True)
+    # this process has the number of one that is gone, as in a container that was started again
+    path.write_text(json.dumps(found))
+    RunFolder.claim(tmp_path, resume=True).finish("done")
+
+
+NO_LINKS = """
+import errno, fcntl, os
+def fail(*_, **__):
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+fcntl.flock = os.symlink = os.link = fail
+"""
+
+
+def test_a_sweep_on_a_file_system_without_locks_and_links(tmp_path: Path) -> None:
+    """W&B and the sweep's record included."""
+    sweep = ("-m", *QUICK[:3], "seed=1,2", "hydra.sweep.dir=s")
+    ran = with_code(NO_LINKS, *sweep, cwd=tmp_path)
+    assert ran.code == 0, ran.out + ran.err
+    assert "no locks" in ran.out + ran.err
+    assert [status(path.parent)["state"] for path in tmp_path.rglob("status.json")] == 2 * ["done"]
+    assert "left out" not in "".join(p.read_text() for p in tmp_path.rglob("run.log"))
+    again = with_code(NO_LINKS, *sweep, cwd=tmp_path)
+    assert again.code == 0, again.out + again.err
 
 
 def test_asking_does_not_disturb_a_run_that_starts(
@@ -114,12 +151,16 @@ def test_asking_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_what_really_failed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the file system is not taken for another process."""
+    """An error of the file system is not taken for another process, or for missing locks."""
 
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+    def fail(path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr("fcntl.flock", fail)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.open", fail)
+        with pytest.raises(ConfigError, match="Input/output error"):
+            RunFolder.claim(tmp_path)
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
     with pytest.raises(ConfigError, match="Input/output error"):
         RunFolder.claim(tmp_path)
 

@@ -60,7 +60,13 @@ class HalfStep(Euler):
             state.u[layer].add_(before[layer]).mul_(0.5)
 '''
 PRECISE = ("device.dtype=float64", "trainer.log_every=5")
-EULER = ("dynamics=euler", "dynamics.init=zeros", "cost=mse")
+EULER = (
+    "dynamics=euler",
+    "dynamics.init=zeros",
+    "dynamics.dt=0.1",
+    "dynamics.n_relax=20",
+    "cost=mse",
+)
 
 
 @pytest.fixture

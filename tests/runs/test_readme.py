@@ -1,14 +1,13 @@
-"""README's examples, run as they stand there."""
+"""README beside what it speaks of; ``test_pages.py`` runs its examples."""
 
 from __future__ import annotations
 
 import re
-import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
-from running import train
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,25 +19,30 @@ def block(containing: str) -> str:
     return found
 
 
-def test_an_energy_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(block("class Leaky"), encoding="utf-8")
-    command = shlex.split(block("mine.Leaky"))
-    assert command[:2] == ["python", "scripts/train.py"]
-    small = ["trainer.epochs=1", "dataset.limit=60", "dataset.batch_size=20", "tracking=none"]
-    done = train(*command[2:], *small, cwd=tmp_path)
-    assert done.code == 0, done.err
-    assert "accuracy" in done.out
-
-
 def test_the_library_from_python() -> None:
-    code = block("RestrictedHopfield")
-    x, y = torch.rand(100, 784), torch.eye(10)[torch.randint(10, (100,))]
-    names: dict[str, object] = {"x": x, "y": y}
+    """From its first line to its last, which is a prediction."""
+    names: dict[str, object] = {}
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), names)
-    model = names["model"]
+    exec(compile(block("RestrictedHopfield("), "README.md", "exec"), names)
+    model, accuracy = names["model"], names["accuracy"]
     assert isinstance(model, torch.nn.Module)
-    assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+    assert isinstance(accuracy, torch.Tensor)
+    assert accuracy.item() > 0.6
+
+
+def test_every_installed_command_is_named() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    commands = re.findall(r"^eqprop(-\S+) = ", project, re.MULTILINE)
+    assert len(commands) == 5
+    assert all(f"{name}`" in README for name in commands)
+
+
+def test_every_experiment_has_its_source() -> None:
+    sources = README[README.index("## Sources") :]
+    patterns = re.findall(r"`([a-z0-9_]+\*?)`", sources)
+    for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        if "Published" in path.read_text(encoding="utf-8"):
+            assert any(fnmatch(path.stem, pattern) for pattern in patterns), path.stem
 
 
 def test_ci_runs_readme_s_test_command() -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR2 in whole runs, and what becomes of handlers from before."""
+"""The signals that end a run, in whole runs, and what becomes of handlers from before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from eqprop.run import checkpoint, signals
 from eqprop.run.signals import Stop, Stopped, listening
 
 
-@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130), ("USR2", 75)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("TERM", 143), ("INT", 130), ("USR2", 75), ("USR1", 138), ("HUP", 129), ("XCPU", 152)],
+)
 def test_it_saves_at_the_next_step_and_says_how_to_go_on(
     name: str, code: int, tmp_path: Path
 ) -> None:
@@ -45,23 +48,71 @@ def test_a_second_ctrl_c_ends_at_once_with_the_old_checkpoint(tmp_path: Path) ->
     assert untimed(rows(tmp_path / "a")) == untimed(rows(alone()))
 
 
-def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
-    script = tmp_path / "early.py"
-    script.write_text(
-        "import os, signal\n"
-        "from eqprop.cli import build\n"
-        "def building(*args):\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    raise AssertionError('not reached')\n"
-        "build.build_training = building\n"
-        "from eqprop.cli.main import run\n"
-        "run()\n"
+STAGES = {  # what is called there, and a signal
+    "starting": ("eqprop.run.environment.describe", "HUP"),
+    "importing": ("eqprop.cli.build.prepare_device", "USR1"),
+    "reading the data": ("eqprop.data.Digits.read", "XCPU"),
+    "compiling": ("eqprop.cli.build.build_solver", "TERM"),
+    "opening the trackers": ("eqprop.tracking.LocalFiles.start", "INT"),
+    "training": ("eqprop.training.step.PlainStep.__call__", "HUP"),
+    "evaluating": ("eqprop.training.loop.evaluate", "USR1"),
+    "closing the trackers": ("eqprop.tracking.LocalFiles.finish", "XCPU"),
+    "recording the end": ("os.replace", "TERM"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whenever_it_comes_the_end_is_recorded(stage: str, tmp_path: Path) -> None:
+    """Also of a signal that comes once more while the run is ending."""
+    called, name = STAGES[stage]
+    owner, _, method = called.rpartition(".")
+    number = getattr(signal, f"SIG{name}")
+    again = "again()" if name != "INT" else "pass"
+    code = (
+        "import os, pydoc, signal\n"
+        "import eqprop.cli.build\n"
+        f"owner, sent = pydoc.locate({owner!r}), []\n"
+        "def send():\n"
+        f"    sent.append(0)\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        f"def sending(*args, real=owner.{method}, **more):\n"
+        "    ends = 'status.json' in str(args) and '\"running\"' not in open(args[0]).read()\n"
+        f"    if {called != 'os.replace'} and not sent or ends:\n"
+        "        send()\n"
+        "    return real(*args, **more)\n"
+        f"owner.{method} = sending\n"
+        "from eqprop.run.folder import RunFolder\n"
+        "def failing(*args, real=RunFolder._fail):\n"
+        f"    {again.replace('again', 'send')}\n"
+        "    return real(*args)\n"
+        "RunFolder._fail = failing\n"
     )
-    ran = train(*QUICK, "hydra.run.dir=a", cwd=tmp_path, script=script)
-    assert ran.code == 143
-    assert status(tmp_path / "a")["state"] == "interrupted"
-    train("resume=a", cwd=tmp_path).succeeded()
-    assert status(tmp_path / "a")["state"] == "done"
+    epochs = "trainer.epochs=2"  # what has nothing left to learn ends as usual
+    ran = with_code(code, *QUICK, epochs, "hydra.run.dir=a", cwd=tmp_path)
+    found = status(tmp_path / "a")
+    assert ran.code == 128 + number
+    if stage == "recording the end":
+        assert found["state"] == "done"
+        return
+    assert (found["state"], found["exit_code"]) == ("interrupted", 128 + number)
+    assert f"interrupted by SIG{name}" in ran.error
+    if stage in ("starting", "evaluating"):
+        train("resume=a", cwd=tmp_path).succeeded()
+        assert status(tmp_path / "a")["state"] == "done"
+
+
+def test_nohup_and_a_sweep(tmp_path: Path) -> None:
+    """A hang-up that is ignored stays ignored; else the jobs of a sweep save and end with it."""
+    sweep = "int(open('s/.lock').read().split()[1])"
+    jobs = before_step(3, f"os.kill({sweep}, signal.SIGHUP)\ntime.sleep(1)")
+    ignore = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    words = ("-m", *QUICK, "seed=1", "hydra.sweep.dir=s")
+    stopped = with_code(jobs, *words, cwd=tmp_path)
+    assert stopped.code == 129
+    (folder,) = (path.parent for path in tmp_path.glob("s/*/status.json"))
+    assert status(folder)["state"] == "interrupted"
+    alone = before_step(3, "os.kill(os.getpid(), signal.SIGHUP)")
+    with_code(ignore + alone, *QUICK, "hydra.run.dir=a", cwd=tmp_path).succeeded()
 
 
 # the handlers

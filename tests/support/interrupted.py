@@ -27,10 +27,10 @@ PlainStep.__call__ = hooked
 """
 
 
-def killed(step: int, *arguments: str, cwd: Path, name: str = "KILL") -> Ran:
+def killed(step: int, *arguments: str, cwd: Path, name: str = "KILL", env: Any = None) -> Ran:
     """A run to which a signal comes at the beginning of a step."""
     code = before_step(step, f"os.kill(os.getpid(), signal.SIG{name})")
-    return with_code(code, *arguments, cwd=cwd)
+    return with_code(code, *arguments, cwd=cwd, env=env)
 
 
 def with_code(code: str, *arguments: str, cwd: Path, env: Any = None) -> Ran:

@@ -12,10 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from pydantic import BaseModel
-from typing_extensions import Doc
 
-from eqprop.config.compose import conf_dir
-from eqprop.config.explain import describe
+from eqprop.config.folder import conf_dir
+from eqprop.config.reference import told
 from eqprop.config.signature import component_type
 from eqprop.config.targets import locate
 
@@ -24,7 +23,6 @@ COMPONENTS = (
     *("dataset", "dynamics", "estimator", "noise", "ablation", "tracking"),
 )
 FILES = [path for group in COMPONENTS for path in sorted((conf_dir() / group).glob("*"))]
-_ARTICLE = re.compile(r"(?<!each )\ba (?=whole|number|list|path|mapping)")
 _LINE = re.compile(r"( *)(\w+): *([^#]*?) *(#.*)?$")
 
 
@@ -47,13 +45,7 @@ def parts(path: Path) -> Iterator[tuple[type[BaseModel], Mapping[str, Any]]]:
 
 def keys(kind: type[BaseModel]) -> dict[str, str]:
     """What the comment of each key says: its range, and its description."""
-    found = {}
-    for name, field in kind.model_fields.items():
-        docs = [extra.documentation for extra in field.metadata if isinstance(extra, Doc)]
-        allowed = field.description or describe(field.annotation, field.metadata)
-        words = [] if allowed == "a value" and docs else [_ARTICLE.sub("", allowed)]
-        found[field.alias or name] = ": ".join([*words, *docs[:1]])
-    return found
+    return {key: ": ".join(filter(None, words)) for key, words in told(kind).items()}
 
 
 def rendered(path: Path) -> str:

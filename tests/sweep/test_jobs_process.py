@@ -110,9 +110,9 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_no_secret_stays_in_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_TOKEN", "xyzzy-plugh")
+    monkeypatch.setenv("WANDB_API_KEY", "xyzzy-plugh-" * 4)
     script = tmp_path / "tells.py"
-    script.write_text("import os; print('it is', os.environ['LAB_TOKEN'])")
+    script.write_text("import os; print('it is', os.environ['WANDB_API_KEY'])")
     one = replace(job(tmp_path, 0, "fine"), command=(sys.executable, str(script)))
     wait(launcher(tmp_path).start(one))
     assert (one.folder / "console.log").read_text() == "it is ***\n"

@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from searching import planned
 
-from eqprop.config.compose import Composer, conf_dir
+from eqprop.config.compose import Composer
+from eqprop.config.folder import conf_dir
 from eqprop.config.targets import locate
 from eqprop.run import hardware
 from eqprop.run.errors import TRACEBACK, ConfigError

@@ -39,7 +39,7 @@ def test_each_job_has_the_whole_record(ran: Ran) -> None:
         found = status(folder)
         accuracies = [row["accuracy/validation"] for row in rows(folder) if "time/eval_s" in row]
         assert (found["state"], found["objective"]) == ("done", max(accuracies))
-        assert len((folder / "run.log").read_text().splitlines()) == 1
+        assert (folder / "run.log").read_text().count("epoch 1/1") == 1
         command = json.loads((folder / "environment.json").read_text())["command"]
         assert f"optimizer.lr={config_of(folder)['optimizer']['lr']}" in command
 
@@ -49,7 +49,7 @@ def test_four_wandb_runs_in_one_group(ran: Ran) -> None:
     assert len(found) == 4
     assert len({run["run_group"] for run in found}) == 1
     assert found[0]["run_group"]
-    configs = [run["config"] for run in found]
+    configs = [{"callbacks": {}, **run["config"]} for run in found]  # W&B drops what is empty
     assert all(config_of(folder) in configs for folder in ran.folders)
     assert {run["state"] for run in found} == {"finished"}
 

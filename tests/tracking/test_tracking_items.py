@@ -85,6 +85,8 @@ def test_the_evaluation_is_one_object(run: RunInfo) -> None:
         "cost": 2.5,
     }
     assert len(found["mistakes"]) == 2
+    with Image.open(run.folder / "pictures" / "name.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), np.concatenate([PIXELS, PIXELS], axis=1))
 
 
 def test_the_newest_picture_is_a_file(run: RunInfo) -> None:

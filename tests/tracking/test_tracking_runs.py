@@ -97,10 +97,13 @@ def test_wandb_knows_the_axes(offline: list[dict[str, Any]]) -> None:
 def test_wandb_knows_the_extremes_of_the_whole_run(ran: Ran, resumed: Ran) -> None:
     for run in (ran, resumed):
         summary = summary_of(wandb_files(run)[-1])["summary"]
-        for name in NAMES:
+        assert len(summary) <= 40, "a person reads it"
+        for name in NAMES & summary.keys():
             values = list(expected(run)[name].values())
             extremes = {"min": min(values), "max": max(values), "last": values[-1]}
             assert summary[name] == pytest.approx(extremes, rel=1e-12), name
+        known = {name.partition("/")[0] for name in summary}
+        assert known >= {"accuracy", "best", "last", "cost", "relaxation", "time", "learning_rate"}
 
 
 def test_wandb_has_the_media(ran: Ran, offline: list[dict[str, Any]]) -> None:
@@ -171,7 +174,7 @@ def test_wandb_has_the_checkpoints(ran: Ran, offline: list[dict[str, Any]]) -> N
 
 def test_wandb_knows_the_command(ran: Ran, offline: list[dict[str, Any]]) -> None:
     (environment,) = (r["environment"] for r in offline if "args" in r.get("environment", {}))
-    assert environment["args"] == [*RUN, BOTH]
+    assert sorted(environment["args"]) == sorted([*RUN, BOTH])
     assert environment["program"].endswith("scripts/train.py")
 
 
@@ -199,12 +202,8 @@ def test_resumed_no_curve_picture_or_artifact_is_there_twice(ran: Ran, resumed: 
     for name in ("curves.jsonl", "evaluation.json"):
         assert (again / name).read_text() == (alone / name).read_text()
     assert sorted(raw(again / "tensorboard")) == sorted(raw(alone / "tensorboard"))
-    files = wandb_files(resumed)
-    assert len(files) == 3, "W&B keeps a file a process, all of one id"
-    parts = [records(file) for file in files]
-    assert checkpoints(parts[-1]).keys() == {"best", "last"}
-    assert all(r["type"] != "artifact" or r["artifact"]["type"] != "model"
-               for part in parts[:-1] for r in part)  # fmt: skip
+    (file,) = wandb_files(resumed)  # one entry, though three processes have recorded it
+    assert checkpoints(records(file)).keys() == {"best", "last"}
 
 
 @pytest.mark.parametrize("tracking", ["tensorboard", "wandb_tensorboard"])

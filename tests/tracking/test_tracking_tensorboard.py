@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,27 @@ def test_what_is_not_finite_is_left_out(run: RunInfo) -> None:
     assert found["b"] == [(1, 2.0)]
 
 
-def test_curves_are_runs_over_the_relaxation_s_steps(run: RunInfo) -> None:
+def test_curves_are_tags_of_the_one_run_over_the_relaxation_s_steps(run: RunInfo) -> None:
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
     record(run, ROWS, THINGS)
+    found = scalars(run.folder / "tensorboard")
     for epoch in (1, 2):
-        found = scalars(run.folder / "tensorboard" / "curves" / f"epoch-{epoch:04d}")
-        assert found["curves/nudged_energy"] == [(0, 2.0), (1, 1.0 / epoch), (2, 0.25)]
-        assert found["curves/free_residual"] == [(0, 0.5), (1, 0.25), (2, 0.125)]
+        assert found[f"curves/nudged_energy/000{epoch}"] == [(0, 2.0), (1, 1.0 / epoch), (2, 0.25)]
+        assert found[f"curves/free_residual/000{epoch}"] == [(0, 0.5), (1, 0.25), (2, 0.125)]
+    runs = EventMultiplexer().AddRunsFromDirectory(str(run.outputs)).Reload().Runs()
+    assert list(runs) == ["2026-01-02/run/tensorboard"]
+    (event,) = read(run.folder / "tensorboard").Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = [chart for category in layout.category for chart in category.chart]
+    for chart in charts:  # each chart lays the epochs of one curve over one another
+        (tag,) = chart.multiline.tag
+        assert [t for t in found if re.fullmatch(tag, t)] == [
+            f"{chart.title}/0001",
+            f"{chart.title}/0002",
+        ]
+    assert len(charts) == 4
 
 
 def test_the_matrix_and_the_mistakes_are_pictures_and_tables(run: RunInfo) -> None:
@@ -151,9 +167,8 @@ def test_resumed_nothing_is_there_twice_and_nothing_is_missing(run: RunInfo, tor
     once = [at for at in found if not at[0].startswith(("curves/", "epoch", "_hparams_"))]
     assert len(once) == len(set(once))
     assert scalars(folder)["cost/free"] == [(0, 2.5), (1, 1.5)]
-    for epoch in (1, 2):
-        curves = raw(folder / "curves" / f"epoch-{epoch:04d}")
-        assert len(curves) == len(set(curves)) == 12
+    curves = [at for at in found if at[0].startswith("curves/")]
+    assert len(curves) == len(set(curves)) == 24
 
 
 def test_a_run_elsewhere_is_looked_for_there(run: RunInfo, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,22 +89,27 @@ def test_wandb_gives_up_a_run_that_was_left_open(run: RunInfo, wandb: Any) -> No
     assert summary_of(recorded(run.outputs, run.id))["state"] == "finished"
 
 
-def test_wandb_offline_ignores_variables(
-    run: RunInfo, wandb: Any, monkeypatch: pytest.MonkeyPatch
+def test_what_is_configured_wins_over_variables(
+    run: RunInfo, wandb: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Those without a say are named in one line."""
     hostile = {
         "WANDB_MODE": "disabled",
         "WANDB_DISABLED": "true",
         "WANDB_RUN_ID": "other",
         "WANDB_NAME": "other",
-        "WANDB_DIR": "/nowhere",
         "WANDB_SERVICE": "3-1-unix-/nowhere",
         "WANDB_API_KEY": "too short",
         "WANDB_RESUME": "must",
     }
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
-    drive(WandbTracker(), run)
+    configured = replace(run, config={**run.config, "name": run.name})
+    with caplog.at_level("INFO"):
+        drive(WandbTracker(), configured)
+    (line,) = [text for text in caplog.messages if "ignored" in text]
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_RUN_ID", "WANDB_RESUME"):
+        assert f"{name}={hostile[name]}" in line
     assert summary_of(recorded(run.outputs, run.id))["name"] == run.name
     assert {name: os.environ[name] for name in hostile} == hostile
 

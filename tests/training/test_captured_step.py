@@ -131,8 +131,8 @@ def test_nothing_moves_between_two_replays() -> None:
     x, y = session.data.train.x[:10], session.data.train.y[:10]
     places = []
     for _ in range(3):
-        estimate, correct = run.take_step(session, run.callbacks, Batch(x, y))
-        tensors = [*session.state(10).u, *network.parameters(), estimate.output, correct]
+        estimate, *sums = run.take_step(session, run.callbacks, Batch(x, y))
+        tensors = [*session.state(10).u, *network.parameters(), estimate.output, *sums]
         tensors += [*estimate.gradients]
         tensors += [p.grad for p in network.parameters() if p.grad is not None]
         tensors += [t for state in session.optimizer.state.values() for t in state.values()]

@@ -1,8 +1,7 @@
-"""What is not finite stops the run where it happens; what stays far from equilibrium is told."""
+"""What is not finite stops the run where it happens."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,32 +219,6 @@ def test_a_whole_run_that_diverges(tmp_path: Path) -> None:
     assert rows(tmp_path / "outputs" / "a")[-1]["step"] == 13
     (tracked,) = wandb_runs(tmp_path)
     assert tracked["state"] != "finished"
-
-
-# far from equilibrium
-
-
-def warnings_of(run: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
-    with caplog.at_level(logging.WARNING, "eqprop"):
-        run.fit()
-    return [record.getMessage() for record in caplog.records]
-
-
-def test_a_phase_that_stops_early_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    run = guarded(kind="hopfield", solver=Euler(dt=0.01, n_relax=3, init="normal"), log_every=1)
-    found = warnings_of(run, caplog)
-    assert len(found) == 2
-    for phase in ("free", "nudged"):
-        (line,) = (text for text in found if f"the {phase} phase" in text)
-        assert line.startswith("step 1: ")
-        assert "raise dynamics.n_relax (3)" in line
-        assert "dynamics.dt (0.01)" in line
-
-
-def test_a_phase_that_arrives_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    for kind, dt in (("hopfield", 0.2), ("gaussian", 0.1)):
-        run = guarded(kind=kind, solver=Euler(dt=dt, n_relax=60), log_every=1)
-        assert warnings_of(run, caplog) == []
 
 
 def test_a_row_that_is_not_finite_is_not_recorded() -> None:

@@ -14,7 +14,8 @@ from published_files import stand_in
 from running import train
 
 from eqprop.cli.build import build_session
-from eqprop.config.compose import compose, conf_dir
+from eqprop.config.compose import compose
+from eqprop.config.folder import conf_dir
 from eqprop.config.validation import validate_composed
 from eqprop.data import one_hot
 from eqprop.training.loop import Training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ from eqprop.training.session import Row, Session, evaluate
 def reference(model: Network) -> Reference:
     phi = [PHI["identity"], PHI["tanh"], PHI["tanh"]]
     return reference_of(model, "gaussian", phi, "cross_entropy")
+
+
+def restless(parameters: Any) -> torch.optim.Optimizer:
+    """Steps so large that accuracies rise and fall."""
+    return torch.optim.SGD(parameters, lr=3.0)
 
 
 def by_hand(network: Reference, data: Data, estimator: str, epochs: int) -> list[float]:
@@ -80,12 +86,14 @@ def test_evaluation_counts_every_sample() -> None:
 def test_evaluation_by_relaxation() -> None:
     """Where the free phase relaxes, `energy/test` is the mean energy at its end."""
     run = training(solver=Euler(dt=DT, n_relax=STEPS, init="zeros"))
-    accuracy, energy = evaluate(run.session, run.session.data.test)
+    accuracy, energy, cost = evaluate(run.session, run.session.data.test)
     network, x = reference(run.session.network), run.session.data.test.x
     zeros = [x, *(torch.zeros(len(x), n, dtype=x.dtype) for n in SIZES[1:])]
     free = network.relax(zeros, STEPS, DT).u
     assert energy == pytest.approx(float(network.energy(free).mean()), rel=1e-12)
-    assert accuracy == float((free[-1].argmax(1) == run.session.data.test.y).double().mean())
+    y = run.session.data.test.y
+    assert accuracy == float((free[-1].argmax(1) == y).double().mean())
+    assert cost == pytest.approx(float(torch.nn.functional.cross_entropy(free[-1], y)), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "hopfield"])
@@ -104,9 +112,8 @@ def test_the_size_of_an_evaluation_batch_changes_no_bit_of_the_training(
     assert ours == rows
     assert same(our_parameters, parameters)
     assert our_last["accuracy/train"] == last["accuracy/train"]
-    if kind == "gaussian":  # no noise: the accuracies are those of each sample by itself
-        for name in ("accuracy/validation", "accuracy/test"):
-            assert our_last[name] == last[name]
+    for name in ("accuracy/validation", "accuracy/test"):  # of each sample by itself
+        assert our_last[name] == last[name]
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "hopfield"])
@@ -128,9 +135,48 @@ def test_evaluation_leaves_the_training_alone(kind: str) -> None:
 
 
 def test_the_last_epoch_is_always_evaluated() -> None:
-    rows = recorded(training(epochs=3, eval_every=2))
-    assert [row["epoch"] for row in rows if "accuracy/validation" in row] == [2, 3]
-    assert [row["epoch"] for row in rows if "accuracy/test" in row] == [3]
+    rows = recorded(training(epochs=5, eval_every=2))
+    evaluated = [row for row in rows if "accuracy/validation" in row]
+    assert [row["epoch"] for row in evaluated] == [2, 4, 5]
+    best, tested = -1.0, []
+    for row in evaluated:
+        tested += [row["epoch"]] if row["accuracy/validation"] > best else []
+        best = max(best, row["accuracy/validation"])
+    assert [row["epoch"] for row in rows if "accuracy/test" in row] == sorted({*tested, 5})
+
+
+def test_the_test_accuracy_of_the_best_is_of_its_weights() -> None:
+    """Its weights are kept by the test, as the best epoch ends, and evaluated after the run."""
+    held: list[dict[str, torch.Tensor]] = []
+
+    class Hold(Callback):
+        def on_epoch(self, session: Session, row: Row, improved: bool) -> None:
+            if improved:
+                held.append({k: v.clone() for k, v in session.network.state_dict().items()})
+
+    parts = {"data": splits(n_train=40, n_test=40), "epochs": 12}
+    for kind in ("gaussian", "hopfield"):
+        run = training(kind, Hold(), optimizer=restless, **parts)
+        rows = [row for row in recorded(run) if "accuracy/validation" in row]
+        session, summary = run.session, run.session.summary()
+        assert summary["best/epoch"] < summary["last/epoch"] == 12
+        session.network.load_state_dict(held[-1])
+        for split in ("validation", "test"):
+            found = evaluate(session, getattr(session.data, split))
+            assert summary[f"best/accuracy/{split}"] == found.accuracy
+            assert summary[f"best/cost/{split}"] == found.cost
+        chosen = rows[int(summary["best/epoch"]) - 1]
+        assert summary["best/accuracy/train"] == chosen["accuracy/train"]
+
+
+def test_the_training_cost_is_the_mean_over_the_epoch() -> None:
+    """At a rate so small that no weight moves it is the cost of the first weights."""
+    run = training(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-300))
+    row = recorded(run)[-1]
+    for split in ("train", "validation", "test"):
+        found = evaluate(run.session, getattr(run.session.data, split))
+        assert row[f"cost/{split}"] == pytest.approx(found.cost, rel=1e-12)
+        assert row[f"accuracy/{split}"] == found.accuracy
 
 
 def test_what_is_measured_is_of_the_step() -> None:

@@ -226,7 +226,7 @@ def test_an_evaluation_reads_states_of_few_bits() -> None:
     session.noise = None
     evaluate(session, session.data.test, lambda u: outputs.append(u.clone()))
     assert not torch.equal(*outputs)
-    assert torch.equal(outputs[0], quantise_(outputs[1].clone(), 6))
+    assert torch.equal(outputs[0], quantise_(outputs[1].clone(), 6, each=True))
 
 
 # ---------------------------------------------------------------------- learning

@@ -132,7 +132,7 @@ class ByTorch(Callback):
         self.optimizer.step()
 
 
-@pytest.mark.parametrize("norm", [0.1, 1.5, 1e6])
+@pytest.mark.parametrize("norm", [0.1, 0.8, 1e6])
 def test_the_gradient_is_clipped_as_torch_does_it(norm: float) -> None:
     callback = ByTorch(norm)
     run = training("hopfield", callback, clip_norm=norm)
@@ -142,7 +142,7 @@ def test_the_gradient_is_clipped_as_torch_does_it(norm: float) -> None:
         sum(v**2 for k, v in row.items() if k.startswith("gradient_norm/")) ** 0.5 for row in rows
     ]
     assert logged == pytest.approx(callback.seen), "what is logged is the gradient itself"
-    assert min(logged) < 1.5 < max(logged), "some are clipped at 1.5, some are not"
+    assert min(logged) < 0.8 < max(logged), "some are clipped at 0.8, some are not"
 
 
 def test_without_a_norm_nothing_is_clipped() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numba import njit
 
@@ -27,7 +28,7 @@ COMPILED: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
     "nogil": True,
     "error_model": "numpy",
-    "cache": True,
+    "cache": bool(getattr(numba.config, "CACHE_DIR", "")),  # where `load` found a folder for it
 }
 
 # tanh(x) = x P(x²)/Q(x²) for |x| ≤ 8.5, and ±1 in this precision beyond: of all such functions of

@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import platformdirs
 import torch
 from torch import Tensor
 
@@ -33,6 +30,7 @@ from eqprop.network import (
 from eqprop.network.activation import Sigmoid, Tanh
 from eqprop.network.piecewise import Identity
 from eqprop.network.state import NARROW
+from eqprop.relaxation.compiled import cache
 
 log = logging.getLogger(__name__)
 
@@ -100,24 +98,20 @@ def pays(network: Network, steps: int, n_samples: int) -> bool:
 def load() -> None:
     """Load the compiled loops, compiling them where this machine has not done so before."""
     start = time.perf_counter()
+    log.info("loading the relaxation's compiled loops (compiled first, once on a machine: 10 s)")
     numba: Any = importlib.import_module("numba")
-    if "NUMBA_CACHE_DIR" not in os.environ:  # beside the code it may not be possible to write
-        numba.config.CACHE_DIR = str(_cache_folder())
+    folder = numba.config.CACHE_DIR = cache.find_folder()
     tiny = ConditionalGaussian([1, 1, 1], SquaredError(1.0), 1, ["identity", "sigmoid", "identity"])
     tiny.clamp_layer(0, tiny.u[0])
-    relax(tiny, tiny.state, None, Move(newton=False, step=0.0), 0)
+    first = partial(relax, tiny, tiny.state, None, Move(newton=False, step=0.0), 0)
+    try:
+        first()
+    except Exception as error:  # a full disk, or whatever is wrong with what is kept there
+        log.warning("cannot keep the compiled loops in %s (%s): made for this run", folder, error)
+        cache.keep_nothing()
+        first()
     if (seconds := time.perf_counter() - start) > SLOW:
         log.info("the relaxation's loops were compiled in %.0f s", seconds)
-
-
-def _cache_folder() -> Path:
-    try:
-        folder = Path(platformdirs.user_cache_dir("eqprop")) / "loops"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except (OSError, RuntimeError, KeyError):  # no home, or none that can be written
-        return Path(tempfile.mkdtemp(prefix="eqprop-loops-"))
 
 
 # ---------------------------------------------------------------------- a phase

@@ -40,12 +40,16 @@ function compare(a, b, sign) {
   return sign * (typeof a === "number" ? a - b : `${a}`.localeCompare(b, undefined, { numeric: true }));
 }
 
+/** A run's name, the start that all names share apart: a phone leaves it out. */
+const named = (name) => [Object.assign(document.createElement("span"),
+  { className: "cut", textContent: name.slice(0, data.cut) }), name.slice(data.cut)];
+
 function cell(value, kind, _, { row, col }) {
   if (kind === "filter") return DataTable.util.escapeHtml(shown(value)); // what is searched is read as HTML
   if (kind !== "display") return value;
   const link = col === 0 && data.links[row];
-  const node = document.createElement(link ? "a" : "span");
-  return Object.assign(node, { textContent: shown(value) }, link && { href: link });
+  const node = Object.assign(document.createElement(link ? "a" : "span"), link && { href: link });
+  return node.append(...(col === 0 ? named(value) : [shown(value)])), node;
 }
 
 /** Makes the table; returns what puts a text into a column's filter. */
@@ -80,33 +84,28 @@ function follow(table) {
   for (const i of table.rows({ page: "current" }).indexes().toArray()) {
     table.row(i).node().style.setProperty("--swatch", COLOURS[first.indexOf(i)] ?? "transparent");
   }
-  document.querySelectorAll("#key span").forEach((node, i) => { // the last one stands for the others
-    const rest = left.length - first.length && `${left.length - first.length} more`;
-    const text = i in COLOURS ? data.runs[first[i]]?.[0] : rest;
-    Object.assign(node, { textContent: text, hidden: !text }).style.setProperty("--swatch", COLOURS[i] ?? GREY);
+  document.querySelectorAll("#key > span").forEach((node, i) => { // the last one stands for the others
+    const rest = left.length - first.length, text = i in COLOURS ? data.runs[first[i]]?.[0] : rest && `${rest} more`;
+    node.replaceChildren(...(text ? i in COLOURS ? named(text) : [text] : []));
+    Object.assign(node, { hidden: !text }).style.setProperty("--swatch", COLOURS[i] ?? GREY);
   });
   plots.filter((node) => !node.dataset.figure).forEach((node) => { node.stale = true; draw(node); });
 }
 
-function curves({ axis, log, metrics }) {
+function curves({ axis, log, range, metrics }) {
   const traces = [], behind = { x: [], y: [], text: [] };
   left.forEach((run, place) => metrics.forEach(([name, label], i) => {
     const [x, y] = data.curves[run][name] ?? [[], []];
-    if (several && place >= COLOURS.length) {
-      behind.x.push(...x, null);
-      behind.y.push(...y, null);
-      behind.text.push(...x.map(() => data.labels[run]), "");
-      return;
-    }
+    const rest = { x, y, text: x.map(() => data.labels[run]) };
+    if (several && place >= COLOURS.length) return Object.keys(rest).forEach((key) => behind[key].push(...rest[key], null));
     const line = { color: COLOURS[(place + i) % 6], dash: ["solid", "dash", "dot"][Math.floor(i / 6) % 3] };
     traces.unshift({ x, y, line, marker: { size: 5 }, mode: x.length < 25 ? "lines+markers" : "lines",
       name: label, text: x.map(() => (several ? data.labels[run] : label)), hovertemplate: TOLD });
   }));
   const dtick = axis === "epoch" && Math.max(...traces.flatMap((trace) => trace.x)) <= 10 ? 1 : undefined;
-  const line = { color: GREY, width: 1 };
-  traces.unshift({ ...behind, line, mode: "lines", hovertemplate: TOLD, showlegend: false });
+  traces.unshift({ ...behind, line: { color: GREY, width: 1 }, mode: "lines", hovertemplate: TOLD, showlegend: false });
   return { data: traces, layout: { showlegend: !several && metrics.length > 1,
-    xaxis: { title: { text: axis }, dtick }, yaxis: { type: log ? "log" : "linear" } } };
+    xaxis: { title: { text: axis }, dtick }, yaxis: { type: log ? "log" : "linear", range: range ?? undefined } } };
 }
 
 /** Of some axes of the settings, the values of the runs that are left. */
@@ -118,14 +117,15 @@ function kept(axes) {
 function parallel() {
   const { axes } = data.parallel, [cmin, cmax] = axes.at(-1).range, columns = kept(axes);
   const dimensions = axes.map((axis, i) => ({ ...axis, values: columns[i] }));
-  const line = { color: columns.at(-1), cmin, cmax, colorscale: "Viridis" };
+  const line = { color: columns.at(-1), cmin, cmax, colorscale: [[0, COLOURS[4]], [1, COLOURS[0]]] };
   return { data: [{ type: "parcoords", dimensions, line }], layout: { margin: { t: 50, l: 90, r: 60, b: 24 } } };
 }
 
 function setting(axis) {
   const { axes, rows } = data.parallel, { range, tickvals, ticktext } = axis;
   const [x, y, runs] = kept([axis, axes.at(-1), { values: rows }]);
-  const trace = { x, y, mode: "markers", text: runs.map((run) => data.labels[run]), hovertemplate: TOLD };
+  const marker = { size: 7, color: COLOURS[0], line: { width: 2 }, symbol: runs.map((run) => (data.runs[run][1] === "pruned" ? "circle-open" : "circle")) };
+  const trace = { x, y, marker, mode: "markers", text: runs.map((run) => data.labels[run]), hovertemplate: TOLD };
   return { data: [trace], layout: { xaxis: { range, tickvals, ticktext }, yaxis: { title: { text: "objective" } } } };
 }
 
@@ -133,8 +133,7 @@ function brushed(node, filter) {
   const i = node.data[0].dimensions.findIndex(({ constraintrange }) => constraintrange);
   if (i < 0) return;
   const { column, names, log } = data.parallel.axes[i];
-  const ends = node.data[0].dimensions[i].constraintrange.flat();
-  const [low, high] = [Math.min(...ends), Math.max(...ends)];
+  const ends = node.data[0].dimensions[i].constraintrange.flat(), low = Math.min(...ends), high = Math.max(...ends);
   const text = (place) => +(log ? 10 ** place : place).toPrecision(4);
   const inside = names?.slice(Math.max(Math.ceil(low), 0), Math.floor(high) + 1).join("|");
   filter(column, names ? inside && `=${inside}` : `${text(low)}..${text(high)}`);
@@ -154,8 +153,7 @@ function draw(node) {
 }
 
 const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
-  target.seen = isIntersecting;
-  draw(target);
+  draw(Object.assign(target, { seen: isIntersecting }));
 }), { rootMargin: "300px" });
 const plots = [...document.querySelectorAll(".plot")];
 for (const node of plots) {
@@ -169,8 +167,7 @@ document.querySelectorAll("table.sortable").forEach((node) => new DataTable(node
   paging: node.rows.length > 50, info: false, searching: false, order: [] }));
 const filter = several && showTable();
 for (const node of document.querySelectorAll("#parallel")) {
-  node.seen = true;
-  draw(node);
+  draw(Object.assign(node, { seen: true }));
   node.on("plotly_restyle", () => brushed(node, filter));
 }
-addEventListener("beforeprint", () => plots.forEach((node) => { node.seen = true; draw(node); }));
+addEventListener("beforeprint", () => plots.forEach((node) => draw(Object.assign(node, { seen: true }))));

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from eqprop.network import State
+from eqprop.network.cost import per_sample
 from eqprop.training.noise.noise import Noise, needs_phases
 
 At = Annotated[
@@ -23,6 +24,8 @@ At = Annotated[
 
 class _OfStates(Noise, ABC):
     """Disturbs the free layers: as they are read at a phase's end, or after each step."""
+
+    _each = False  # whether a sample may not depend on the others of its batch
 
     def __init__(self, at: At) -> None:
         self.at = at
@@ -55,6 +58,7 @@ class _OfStates(Noise, ABC):
     @torch.no_grad()
     def _change(self, state: State) -> None:
         self._met = True
+        self._each = state.draws is not None
         for layer in state.free:
             self.change(state.u[layer], state.generator)
             state.moved(layer)
@@ -93,7 +97,8 @@ class Quantised(_OfStates):
     """The phases see weights, or states, of n bits; the weights that learn are exact.
 
     So many levels lie evenly from the least to the largest element of each tensor: of a weight, or
-    of a layer's batch of states. Predictions are made by the quantised network too.
+    of a layer's batch of states. Predictions are made by the quantised network too, with levels of
+    each sample's own.
     """
 
     capturable: ClassVar = True
@@ -128,7 +133,7 @@ class Quantised(_OfStates):
             yield
 
     def change(self, u: Tensor, generator: torch.Generator | None) -> None:
-        quantise_(u, self.bits)
+        quantise_(u, self.bits, self._each)
 
     def _quantise(self, weights: list[Tensor]) -> None:
         for weight in weights:
@@ -142,12 +147,14 @@ class Quantised(_OfStates):
             _needs_plain_steps(config)
 
 
-def quantise_(x: Tensor, bits: int) -> Tensor:
+def quantise_(x: Tensor, bits: int, each: bool = False) -> Tensor:
     """Round ``x`` in place to the nearest of 2^bits levels from its least to its largest element.
 
-    They are (max − min) / (2^bits − 1) apart.
+    They are (max − min) / (2^bits − 1) apart; with ``each``, of every sample of a batch.
     """
     low, high = torch.aminmax(x)
+    if each:
+        low, high = (per_sample(end, x) for end in torch.aminmax(x.flatten(1), dim=1))
     step = (high - low) / (2**bits - 1)
     least = torch.finfo(x.dtype).tiny  # where all elements are the same
     return x.sub_(low).div_(step.clamp_min(least)).round_().mul_(step).add_(low)

@@ -1,0 +1,69 @@
+"""A class put in the place of an option's: the option's other keys do not get in its way."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+import eqprop
+from eqprop.config.compose import Composer, drop_left_over_keys
+from eqprop.config.validation import validate_composed
+from eqprop.relaxation import Euler
+from eqprop.run.errors import ConfigError
+
+
+class OwnSolver(Euler):
+    def __init__(self, dt: float = 0.1, n_relax: int = 5) -> None:
+        super().__init__(dt=dt, n_relax=n_relax)
+
+
+class OwnModel(eqprop.ConditionalGaussian):
+    def __init__(self, dimensions, c_energy, batch_size, phi, price: float = 0.1) -> None:
+        super().__init__(dimensions, c_energy, batch_size, phi)
+
+
+@pytest.fixture(autouse=True)
+def _mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("mine")
+    module.OwnSolver, module.OwnModel = OwnSolver, OwnModel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+
+@pytest.mark.parametrize(
+    ("words", "dropped"),
+    [
+        ("dynamics._target_=mine.OwnSolver", "dynamics.tau"),
+        ("dynamics=euler dynamics._target_=mine.OwnSolver", "dynamics.tol"),
+        ("dynamics=sweep dynamics._target_=mine.OwnSolver", "dynamics.rule"),
+        ("optimizer._target_=torch.optim.RMSprop", "optimizer.betas"),
+        ("optimizer=sgd optimizer._target_=torch.optim.Adam", "optimizer.nesterov"),
+        ("model=hopfield model._target_=mine.OwnModel +model.price=1", ""),
+        ("estimator=holomorphic estimator._target_=eqprop.estimator.ContinualEP", "estimator."),
+        ("experiment=gaussian_mnist optimizer._target_=torch.optim.RMSprop", "optimizer.amsgrad"),
+    ],
+)
+def test_what_the_new_class_does_not_take_is_left_out(words: str, dropped: str) -> None:
+    overrides = words.split()
+    composer = Composer()
+    cfg = composer.load(overrides)
+    validate_composed(cfg)
+    again = composer.loader.load_configuration("config", overrides, cfg.hydra.mode)
+    lines = drop_left_over_keys(again, overrides)  # as the run itself says it
+    assert len(lines) == bool(dropped)  # one for all of them
+    assert dropped in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dynamics=euler dynamics._target_=mine.OwnSolver dynamics.tol=0.1",
+        "optimizer._target_=torch.optim.RMSprop optimizer.amsgrad=true",
+        "model._target_=mine.OwnModel +model.prize=1",
+    ],
+)
+def test_what_was_typed_is_refused(words: str) -> None:
+    typed = words.split()[-1].lstrip("+")
+    with pytest.raises(ConfigError, match=typed.split("=")[0].replace(".", r"\.")):
+        validate_composed(Composer().load(words.split()))
