@@ -77,6 +77,7 @@ def test_the_groups_are_the_design_s() -> None:
 COMPANIONS = {("dynamics", "exact"): ["model=hopfield", "model.activation=hard_sigmoid"]}
 
 
+@pytest.mark.program
 @pytest.mark.usefixtures("_two_gpus")
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
 def test_every_option_composes_and_validates(group: str, option: str) -> None:

@@ -148,6 +148,7 @@ def test_exact_reaches_the_same_fixed_point(shape, kind, phi, beta):
         assert_close_lists(end, ends[-1], rtol=0, atol=1e-8)
 
 
+@pytest.mark.estimators
 @each_kind
 @pytest.mark.parametrize(
     ("shape", "cost", "phi", "clamped"),
