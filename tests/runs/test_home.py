@@ -40,8 +40,8 @@ def as_nobody(place: Path, *arguments: str, **env: Any) -> subprocess.CompletedP
     how["env"] = environment({"TMPDIR": str(place / "tmp"), "PYTHONDONTWRITEBYTECODE": "1", **env})
     if ROOT and shutil.which("setpriv") is None:
         pytest.skip("setpriv is not there")
-    if subprocess.run([*python, "-c", "import hydra"], **how).returncode:
-        pytest.skip("this interpreter is not there for other users")
+    if subprocess.run([*python, "-c", f"import hydra; open({str(SCRIPT)!r})"], **how).returncode:
+        pytest.skip("this interpreter, or this checkout, is not there for other users")
     return subprocess.run([*python, str(SCRIPT), *arguments], **how)
 
 
