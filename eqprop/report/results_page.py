@@ -36,9 +36,6 @@ machine, so these are no figures of speed ([speed.md](speed.md) has those), and 
 *(reported)*: the runs' folders are gone, and with them seconds and curves; single dots in the
 figure are what is left of them.</sub>"""
 
-NOT_RUN = """\
-Estimated from the time of a few steps. Each trains two batches in a test, and so does its twin."""
-
 
 def page(
     record: Sequence[Evidence],
