@@ -27,7 +27,7 @@ from eqprop.run.checkpoint import Checkpoint
 from eqprop.run.errors import ConfigError, UserError
 from eqprop.run.resume import Earlier
 from eqprop.run.signals import Stop
-from eqprop.run.text import one_line, show
+from eqprop.run.text import one_line
 from eqprop.tracking import LocalFiles, RunInfo, Trackers
 from eqprop.training.ablation import Ablation
 from eqprop.training.callback import Callback
@@ -81,7 +81,7 @@ def build_session(cfg: DictConfig, config: Config) -> Session:
         eval_batch_size=config.trainer.eval_batch_size,
         clip_norm=cfg.optimizer.get("clip_norm"),
         noise=None if config.noise is None else made(cfg.noise),
-        callbacks={str(name): made_callback(str(name), node) for name, node in own.items()},
+        callbacks={str(name): made(node) for name, node in own.items()},
     )
     length = session.epochs, session.steps_an_epoch
     session.schedule = build_schedule(cfg.get("scheduler"), session.optimizer, *length, captured)
@@ -150,15 +150,6 @@ def made(node: DictConfig, **more: Any) -> Any:
         if isinstance(cause, (ValueError, TypeError)):
             raise ConfigError(f"{node._target_}: {one_line(cause)}") from error
         raise
-
-
-def made_callback(name: str, node: DictConfig) -> Callback:
-    """A callback of the configuration. Raises ConfigError if its class is none."""
-    callback = made(node)
-    if not isinstance(callback, Callback):
-        how = "is no subclass of eqprop.training.callback.Callback"
-        raise ConfigError(f"callbacks.{name}._target_={show(node._target_)}: {how}")
-    return callback
 
 
 def build_network(cfg: DictConfig, data: Data, cost: CEnergy) -> Network:

@@ -23,7 +23,7 @@ from eqprop.config.compose import check
 from eqprop.config.effect import without_effect
 from eqprop.config.validation import resolved
 from eqprop.run.errors import TRACEBACK, ConfigError, UserError
-from eqprop.run.folder import read_status
+from eqprop.run.lock import read_status
 from eqprop.run.redact import redact
 from eqprop.run.resume import is_file_name, read_yaml, refuse_other_defaults
 from eqprop.run.text import key_of, one_line, quoted, show

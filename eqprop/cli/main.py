@@ -42,7 +42,8 @@ PATIENCE = 1.5  # seconds of silence
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run: compose, train, record. Returns the objective, the best accuracy."""
-    for line in drop_left_over_keys(cfg, HydraConfig.get().overrides.task):
+    own = HydraConfig.get()
+    for line in drop_left_over_keys(cfg, own.overrides.task, own.runtime):
         log.info(line)
     config = validate_composed(cfg)
     path, group = folder_and_group()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from hydra.conf import RuntimeConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -28,6 +30,7 @@ from eqprop.config.targets import locate
 from eqprop.config.validation import refuse_credentials, resolved, validate_composed
 from eqprop.run.errors import ConfigError
 from eqprop.run.folder import refuse_used
+from eqprop.run.paths import decoded
 from eqprop.run.text import key_of, show
 
 CHANGEABLE = {
@@ -71,24 +74,34 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
     return cfg
 
 
-def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Take out keys of a part's former option that the option typed instead does not have.
+def drop_left_over_keys(
+    cfg: DictConfig, overrides: Sequence[str], runtime: RuntimeConf
+) -> list[str]:
+    """Take out keys of a part's former option that what stands in its place does not have.
 
     An experiment sets ``estimator.beta``; with ``estimator=backprop`` behind it, nothing has one.
-    A key that is typed itself stays, to be refused. Returns a line for each part that lost some.
+    Or it sets ``optimizer._target_``, over an option whose keys that class does not take. A key
+    that is typed itself stays, to be refused; so does one that the experiment gives beside its own
+    ``_target_``. ``runtime`` is Hydra's own part of that name. Returns a line for each part that
+    lost some.
     """
     typed = {key_of(override) for override in overrides}
     lines = []
-    for group in CHANGEABLE & cfg.keys() & {key.partition(".")[0] for key in typed}:
+    for group in sorted(CHANGEABLE & cfg.keys()):
         part = cfg[group]
         if f"{group}=none" in overrides and part is not None:  # what keys are left have no option
             with read_write(cfg), open_dict(cfg):
                 cfg[group] = None
             lines.append(f"{group}={show(part)}: left out, as {group}=none")
-        if cfg[group] is None:
+        if not isinstance(part := cfg[group], DictConfig) or "_target_" not in part:
             continue
-        if not typed & {group, f"{group}._target_"} or "_target_" not in part:
-            continue
+        own: Any = OmegaConf.to_container(part)
+        kept = {key for key in own if f"{group}.{key}" in typed}
+        if not typed & {group, f"{group}._target_"}:
+            option = _option_unlike(part._target_, runtime, group)
+            if option is None:
+                continue
+            kept |= {key for key in own if key not in option or option[key] != own[key]}
         try:
             kind = component_type(group, locate(str(part._target_)))
         except ConfigError:  # it is refused where it is validated
@@ -96,7 +109,7 @@ def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
         fields = {field.alias or name: field for name, field in kind.model_fields.items()}
         takes_all = kind.model_config.get("extra") == "allow"
         gone = []
-        for key in [str(key) for key in part if f"{group}.{key}" not in typed]:
+        for key in [key for key in own if key not in kept]:
             unknown = key not in fields and not takes_all
             if unknown or (key in fields and part[key] is None and _has_its_own(fields[key])):
                 with read_write(cfg), open_dict(cfg):
@@ -104,6 +117,26 @@ def drop_left_over_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
         if gone:
             lines.append(f"{', '.join(gone)}: left out, {part._target_} does not take that")
     return lines
+
+
+def _option_unlike(target: str, runtime: RuntimeConf, group: str) -> dict[Any, Any] | None:
+    """What the files of the group's option hold if they name another class than that; else None."""
+    sources = [source for source in runtime.config_sources if source.schema == "file"]
+    names = [f"{group}/{runtime.choices.get(group)}.yaml"]
+    found: dict[Any, Any] = {}
+    for name in names:
+        paths = [Path(source.path, name) for source in sources]
+        file = next((path for path in paths if path.is_file()), None)
+        if file is None:
+            return None
+        text = decoded(file)
+        if re.search(rf"^_target_: {re.escape(target)}\b", text, re.MULTILINE):  # as a rule
+            return None
+        read: Any = OmegaConf.to_container(OmegaConf.create(text))
+        below = [word for word in read.pop("defaults", []) if isinstance(word, str)]
+        names += [f"{group}/{word}.yaml" for word in below if word != "_self_"]
+        found = {**read, **found}
+    return found if found.get("_target_", target) != target else None
 
 
 def _has_its_own(field: FieldInfo) -> bool:
@@ -142,7 +175,7 @@ class Composer:
             cfg = self.loader.load_configuration(self.name, list(overrides), mode)
             if words := paths.words(cfg):
                 cfg = self.loader.load_configuration(self.name, [*overrides, *words], mode)
-        drop_left_over_keys(cfg, overrides)
+        drop_left_over_keys(cfg, overrides, cfg.hydra.runtime)
         refuse_credentials(cast("dict[Any, Any]", OmegaConf.to_container(cfg)))
         return cfg
 

@@ -20,7 +20,7 @@ from eqprop.config.signature import (
     Strict,
     component_type,
 )
-from eqprop.config.targets import locate
+from eqprop.config.targets import check_base, locate
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import show
 
@@ -38,7 +38,9 @@ def read_component(group: str, path: str, given: Any, keys: Collection[str] = ()
         what = f"{key}={show(target)}:" if "_target_" in given else f"missing key '{key}': it"
         raise ConfigError(f"{what} must be the dotted path of a class or function")
     try:
-        kind = component_type(group, locate(target))
+        constructor = locate(target)
+        check_base(group, constructor)
+        kind = component_type(group, constructor)
     except ConfigError as error:
         raise ConfigError(f"{key}={show(target)}: cannot be used: {error}") from error
     for name in sorted(RUNNER.get(group, set()) & given.keys()):

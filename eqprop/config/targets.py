@@ -1,4 +1,4 @@
-"""Finds the class or function that a `_target_` names."""
+"""Finds the class or function that a `_target_` names, and tells whether it fits there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from typing import Any
 from eqprop.config.explain import meant
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import one_line
+
+_BASES = {
+    "model": ("eqprop.network.Network", "eqprop.network.LocalEnergy"),
+    "edge": ("eqprop.network.Edge",),
+    "cost": ("eqprop.network.Cost",),
+    "optimizer": ("torch.optim.Optimizer",),
+    "dataset": ("eqprop.data.Dataset",),
+    "dataset.augment": ("eqprop.data.Augmentation",),
+    "dynamics": ("eqprop.relaxation.Solver",),
+    "estimator": ("eqprop.estimator.Estimator",),
+    "noise": ("eqprop.training.noise.Noise",),
+    "ablation": ("eqprop.training.ablation.Ablation",),
+    "callbacks": ("eqprop.training.callback.Callback",),
+    "tracking.trackers": ("eqprop.tracking.Tracker",),
+}
+"""What a class that stands in a group must be derived from, one of them."""
 
 
 def locate(target: str) -> Any:
@@ -38,3 +54,11 @@ def _module_or_class(path: str) -> Any:
         raise ConfigError(one_line(error)) from error
     except (Exception, SystemExit) as error:  # it is somebody else's code that runs here
         raise ConfigError(one_line(f"{type(error).__name__}: {error}")) from error
+
+
+def check_base(group: str, constructor: Any) -> None:
+    """Raise ConfigError for a class that cannot stand in the group; a function may return any."""
+    bases = _BASES.get(group, ())
+    kinds = tuple(locate(base) for base in bases)
+    if kinds and isinstance(constructor, type) and not issubclass(constructor, kinds):
+        raise ConfigError(f"it is no subclass of {' or '.join(bases)}")

@@ -9,11 +9,13 @@ from eqprop.network.continuation import Continuation
 from eqprop.network.conv import Conv, Identity
 from eqprop.network.cost import CEnergy, Cost, CrossEntropy, Nudge, SquaredError
 from eqprop.network.edge import Dense, Edge
-from eqprop.network.energy import Gaussian, Hopfield, PredictiveCoding, RateHopfield
+from eqprop.network.energy import Gaussian, Hopfield
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy, Site
 from eqprop.network.model import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
-from eqprop.network.network import Network, layer_residuals, residual
+from eqprop.network.network import Network
+from eqprop.network.rate_energy import PredictiveCoding, RateHopfield
+from eqprop.network.residual import layer_residuals, residual
 from eqprop.network.state import Disturbance, State
 
 __all__ = [

@@ -14,7 +14,8 @@ from eqprop.network.edge import Dense
 from eqprop.network.energy import Gaussian, Hopfield
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy
-from eqprop.network.network import Network, residual
+from eqprop.network.network import Network
+from eqprop.network.residual import residual
 from eqprop.network.state import Layers, State
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eqprop.run.folder import is_alive
+from eqprop.run.lock import is_alive
 from eqprop.run.text import flatten, number, one_line, plain, told
 
 Points = tuple[list[float], list[float | None]]

@@ -17,7 +17,7 @@ import yaml
 from eqprop.run import checkpoint
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
-from eqprop.run.folder import read_status
+from eqprop.run.lock import read_status
 from eqprop.run.text import flatten, show
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eqprop.run.files import write_atomically
-from eqprop.run.folder import read_status
+from eqprop.run.lock import read_status
 from eqprop.run.redact import redact
 from eqprop.run.text import one_line
 

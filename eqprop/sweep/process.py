@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.run.files import write_atomically
-from eqprop.run.folder import is_alive
+from eqprop.run.lock import is_alive
 from eqprop.run.redact import redact
 from eqprop.sweep.job import CONSOLE, STOPPED, Handle, Job, Launcher, Outcome, judge
 

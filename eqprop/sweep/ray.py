@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.config.signature import NotNegative, OptionalText, Positive
-from eqprop.run.folder import is_alive
+from eqprop.run.lock import is_alive
 from eqprop.run.text import one_line
 from eqprop.sweep.job import STOPPED, Job, Launcher, Outcome, judge
 from eqprop.sweep.process import run

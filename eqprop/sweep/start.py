@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from eqprop.config.compose import Composer
 from eqprop.config.schema import read_component
 from eqprop.run.errors import ConfigError, RunError
-from eqprop.run.folder import take_lock
 from eqprop.run.hardware import gpu_count, processors
+from eqprop.run.lock import take_lock
 from eqprop.run.signals import listening
 from eqprop.run.text import key_of, one_line
 from eqprop.sweep import plan

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eqprop.run.errors import TRACEBACK, ConfigError
-from eqprop.run.folder import is_alive, read_status
+from eqprop.run.lock import is_alive, read_status
 from eqprop.run.reading import read_rows
 from eqprop.run.signals import Stop
 from eqprop.run.text import key_of, number, quoted

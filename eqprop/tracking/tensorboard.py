@@ -66,7 +66,8 @@ class TensorboardTracker(Tracker):
 
         self._folder = run.folder / "tensorboard"
         inside = run.folder.absolute().is_relative_to(run.outputs.absolute())
-        logdir = run.outputs if inside else run.folder
+        # of a day or a sweep: in a narrow list a longer path hides what tells runs apart
+        logdir = run.folder.parent if inside else run.folder
         self._location = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._config, self._step, self._families = dict(run.config), 0, {}
         shutil.rmtree(self._folder, ignore_errors=True)

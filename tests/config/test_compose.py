@@ -147,7 +147,10 @@ def test_broken_yaml_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_search_path_brings_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine_for_compose.py").write_text("class E:\n    def __init__(self, **k): pass\n")
+    (tmp_path / "mine_for_compose.py").write_text(
+        "from eqprop.network import LocalEnergy\n"
+        "class E(LocalEnergy):\n    def __init__(self, **k): pass\n"
+    )
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(
         "_target_: mine_for_compose.E\nhidden: [3]\nactivation: tanh\nanything: 1\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_what_the_new_class_does_not_take_is_left_out(words: str, dropped: str) 
     cfg = composer.load(overrides)
     validate_composed(cfg)
     again = composer.loader.load_configuration("config", overrides, cfg.hydra.mode)
-    lines = drop_left_over_keys(again, overrides)  # as the run itself says it
+    lines = drop_left_over_keys(again, overrides, again.hydra.runtime)  # as the run itself says it
     assert len(lines) == bool(dropped)  # one for all of them
     assert dropped in "".join(lines)
 
@@ -67,3 +68,32 @@ def test_what_was_typed_is_refused(words: str) -> None:
     typed = words.split()[-1].lstrip("+")
     with pytest.raises(ConfigError, match=typed.split("=")[0].replace(".", r"\.")):
         validate_composed(Composer().load(words.split()))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "dropped", "refused"),
+    [
+        ("_target_: torch.optim.RMSprop", "optimizer.betas", ""),
+        ("{_target_: torch.optim.RMSprop, alpha: 0.9}", "optimizer.amsgrad", ""),
+        ("{_target_: torch.optim.RMSprop, betas: [0.5, 0.9]}", "", "optimizer.betas"),
+    ],
+)
+def test_an_experiment_puts_a_class_there_itself(
+    tmp_path: Path, optimizer: str, dropped: str, refused: str
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    body = optimizer if optimizer.startswith("{") else "{" + optimizer + "}"
+    text = f"# @package _global_\ndefaults:\n  - _self_\noptimizer: {body}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    composer = Composer(config_dir=str(tmp_path))
+    overrides = ["experiment=mine"]
+    if refused:
+        with pytest.raises(ConfigError, match=refused.replace(".", r"\.")):
+            validate_composed(composer.load(overrides))
+        return
+    cfg = composer.load(overrides)
+    assert "RMSprop" in str(validate_composed(cfg).optimizer.target)
+    again = composer.loader.load_configuration("config", overrides, cfg.hydra.mode)
+    (line,) = drop_left_over_keys(again, overrides, again.hydra.runtime)
+    assert dropped in line
+    assert "alpha" not in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Any
 import pytest
 from configs import changed, refusal
 
-from eqprop.config.validation import validate
+from eqprop.config.compose import Composer
+from eqprop.config.validation import validate, validate_composed
+from eqprop.run.errors import ConfigError
 from eqprop.run.text import show
 
 FOREIGN = """
-class Energy:
+from eqprop.network import LocalEnergy, Network
+class Energy(Network):
     def __init__(self, dimensions, c_energy, batch_size, phi, tilt=1.0, *, width):
         pass
 
 class Outer:
-    class Loose:
+    class Loose(LocalEnergy):
         def __init__(self, *args, **kwargs):
             pass
 
@@ -106,3 +110,29 @@ class TestForeign:
         text = refusal(part)
         for word in words:
             assert word in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dynamics._target_=eqprop.estimator.Backprop",
+        "estimator._target_=eqprop.relaxation.Newton",
+        "cost._target_=eqprop.network.Gaussian",
+        "optimizer._target_=torch.nn.Linear",
+        "model._target_=eqprop.SquaredError",
+        "dataset._target_=eqprop.data.CropFlip",
+        "noise=weights noise._target_=eqprop.data.Digits",
+        "ablation=frozen_lower ablation._target_=eqprop.data.Digits",
+        "+callbacks.x._target_=eqprop.data.Digits",
+        "+tracking.trackers.x._target_=eqprop.data.Digits",
+        "model.hidden=[{_target_:torch.nn.Linear}]",
+    ],
+)
+def test_a_class_of_another_group_is_refused_before_there_is_a_folder(words: str) -> None:
+    """One line that names key, class and what it should be derived from."""
+    key = words.split()[-1].lstrip("+").partition("=")[0]
+    with pytest.raises(ConfigError) as caught:
+        validate_composed(Composer().load(words.split()))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(key)
+    assert re.search(r"subclass of (eqprop|torch)\.", line)

@@ -15,7 +15,7 @@ from made_runs import add_details, make_run, make_sweep, write_rows
 from eqprop.report import charts, curves
 from eqprop.report.runs import differing, find_runs, own_overrides, points_of
 from eqprop.run.errors import UserError
-from eqprop.run.folder import take_lock
+from eqprop.run.lock import take_lock
 from eqprop.run.reading import Run, read_rows, read_run
 from eqprop.sweep.job import Outcome, record_end
 

@@ -12,7 +12,8 @@ from interrupted import RUN, alone, before_step, with_code
 from running import QUICK, rows, status, train, untimed
 
 from eqprop.cli.command import describe
-from eqprop.run.folder import RunFolder, is_alive
+from eqprop.run.folder import RunFolder
+from eqprop.run.lock import is_alive
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from interrupted import RUN, alone, before_step, learnt, with_code
 from running import QUICK, environment, status, train
 
 from eqprop.run.errors import RunError
-from eqprop.run.folder import is_alive
+from eqprop.run.lock import is_alive
 from eqprop.tracking import LocalFiles, RunInfo
 
 Mount = Callable[[Path, str], None]

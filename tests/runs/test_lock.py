@@ -13,7 +13,8 @@ from interrupted import with_code
 from running import QUICK, python
 
 from eqprop.run.errors import ConfigError
-from eqprop.run.folder import RunFolder, is_alive
+from eqprop.run.folder import RunFolder
+from eqprop.run.lock import is_alive
 
 
 def status(folder: Path) -> dict:
@@ -32,7 +33,8 @@ def test_a_folder_with_a_record_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from eqprop.run.folder import RunFolder, is_alive
+        from eqprop.run.folder import RunFolder
+from eqprop.run.lock import is_alive
         folder = RunFolder.claim(sys.argv[1])
         print("claimed", flush=True)
         sys.stdin.read()
@@ -52,7 +54,8 @@ def test_of_processes_that_race_one_gets_the_folder(tmp_path: Path) -> None:
     code = """if True:
         import sys
         from eqprop.run.errors import ConfigError
-        from eqprop.run.folder import RunFolder, is_alive
+        from eqprop.run.folder import RunFolder
+from eqprop.run.lock import is_alive
         print("ready", flush=True)
         sys.stdin.readline()
         try:

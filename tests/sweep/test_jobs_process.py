@@ -166,7 +166,7 @@ def test_one_waits_for_what_still_holds_its_folder(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from eqprop.run.folder import take_lock
+from eqprop.run.lock import take_lock
 lock = take_lock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))

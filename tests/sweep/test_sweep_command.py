@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -177,3 +178,29 @@ def test_the_ready_sweeps_run(option: str, tmp_path: Path) -> None:
     assert ran.folder.parent.name.startswith(f"{option}-")
     assert ran.folder.name.startswith("0-gaussian-mnist5k-")
     assert ran.status["state"] == "done"
+
+
+def test_what_it_prints_at_its_start_goes_on_with_a_grid_after_a_kill(tmp_path: Path) -> None:
+    """Its folder is new with each command, so that only the printed one finds what is done."""
+    words = ("-m", *QUICK, "seed=1,2,3")
+
+    def done() -> list[Path]:
+        found = tmp_path.glob("outputs/multirun/*/*/*/status.json")
+        return [path for path in found if status(path.parent)["state"] == "done"]
+
+    with open(tmp_path / "out", "w+b") as out, open(os.devnull, "r+b") as nothing:
+        process: Process = start(*words, cwd=tmp_path)(nothing, out, nothing)
+        end = time.monotonic() + 60
+        while not done() and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send(signal.SIGKILL)
+        process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in done()}
+    assert 1 <= len(kept) < 3
+    (line,) = re.findall("go on with: (.*)", (tmp_path / "out").read_text())
+    program, script, *again = shlex.split(line)
+    assert (program, Path(script).name) == ("python", "train.py")
+    ran = train(*again, cwd=tmp_path).succeeded()
+    assert "3 done" in ran.out.splitlines()[-1]
+    assert len(done()) == 3
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())

@@ -12,7 +12,7 @@ import pytest
 from searching import FakeLauncher, planned, record, run, runs, smooth, trials
 
 from eqprop.run.errors import ConfigError, RunError
-from eqprop.run.folder import take_lock
+from eqprop.run.lock import take_lock
 from eqprop.sweep.plan import Plan
 
 SEARCH = ("sweep=tpe", "dynamics.n_relax=4", "sweep.n_trials=2", "sweep.repeats=2")

@@ -171,10 +171,15 @@ def test_resumed_nothing_is_there_twice_and_nothing_is_missing(run: RunInfo, tor
     assert len(curves) == len(set(curves)) == 24
 
 
-def test_a_run_elsewhere_is_looked_for_there(run: RunInfo, tmp_path: Path) -> None:
+def test_it_is_looked_for_among_its_neighbours_and_elsewhere_alone(
+    run: RunInfo, tmp_path: Path
+) -> None:
+    """TensorBoard's names begin below the folder: a run's own comes first, not a date."""
     tracker = TensorboardTracker()
-    tracker.start(run)
-    assert tracker.location() == f"tensorboard --logdir {run.outputs}"
+    neighbour = run.outputs / "multirun" / "2026-01-31" / "12-00-00" / "3-hopfield-a1b2c3"
+    neighbour.mkdir(parents=True)
+    tracker.start(dataclasses.replace(run, folder=neighbour))
+    assert tracker.location() == f"tensorboard --logdir {neighbour.parent}"
     tracker.abandon()
     other = tmp_path / "some where"
     other.mkdir()

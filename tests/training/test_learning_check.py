@@ -21,8 +21,9 @@ from eqprop.estimator import (
     RandomSignEquilibriumPropagation,
 )
 from eqprop.relaxation import Euler, Newton, Solver
-from eqprop.training.learning_check import LearningCheck, look
+from eqprop.training.learning_check import LearningCheck
 from eqprop.training.loop import Training
+from eqprop.training.sampled_gradient import look
 
 SHORT = Euler(dt=0.05, n_relax=4, init="normal")
 LONG = Euler(dt=0.2, n_relax=200, init="normal")
@@ -69,6 +70,15 @@ def test_a_phase_that_stops_early_is_told_once_with_what_helps(
     (line,) = lines_of(checked(solver=SHORT, epochs=3), caplog)
     assert line.startswith("step 0: the phases stop before they are at rest")
     assert "choose dynamics=auto or dynamics.n_relax=" in line
+
+
+def test_a_recommended_solver_that_does_not_help_is_not_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Euler(dt=0.05, n_relax=5, init="normal")
+    monkeypatch.setattr("eqprop.training.learning_check.recommended_solver", lambda network: short)
+    (line,) = lines_of(checked(solver=SHORT), caplog)
+    assert "choose dynamics.n_relax=" in line
 
 
 def test_so_many_steps_as_it_says_help(caplog: pytest.LogCaptureFixture) -> None:
