@@ -12,9 +12,6 @@ from reference import PHI, Reference
 from running import git
 from torch import Tensor
 
-torch.set_num_threads(1)  # tensors are small here, and threads that wait for a shared core are slow
-
-
 QUICK = {"core", "config", "data"}
 """The folders that plain ``pytest`` runs; what lies elsewhere is marked ``program``, unless it
 compares estimators: ``estimators``."""
@@ -28,8 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _seed_and_one_thread() -> None:
+    """Tensors are small here, and threads that wait for a shared core are slow."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a run in this process may have set it
 
 
 @pytest.fixture(scope="session")

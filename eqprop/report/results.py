@@ -14,7 +14,8 @@ from eqprop.report.heads import Head
 Measure = Literal["error", "accuracy"]
 TWIN = "estimator=backprop"
 BUSY, BY_TEST, MISSING = "†", "‡", "–"
-_SHORTER = ("trainer.epochs=", "dataset.limit=")  # what makes a timing shorter than its experiment
+_SHORTER = ("trainer.epochs=", "trainer.eval_every=", "dataset.limit=")
+"""What makes a timing shorter than its experiment."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -68,7 +69,7 @@ class TensorboardTracker(Tracker):
         inside = run.folder.absolute().is_relative_to(run.outputs.absolute())
         # of a day or a sweep: in a narrow list a longer path hides what tells runs apart
         logdir = run.folder.parent if inside else run.folder
-        self._location = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+        self._location = f"tensorboard --logdir {shlex.quote(os.path.relpath(logdir))}"
         self._config, self._step, self._families = dict(run.config), 0, {}
         shutil.rmtree(self._folder, ignore_errors=True)
         # purging makes a TensorBoard that is running forget what it has read of the folder

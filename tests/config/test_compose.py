@@ -55,6 +55,7 @@ def test_accepted(command: str) -> None:
     assert HydraConfig.instance().cfg is None
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -207,6 +207,7 @@ def wrap(parameters):
     return {f"network.{name}": value for name, value in parameters.items()}
 
 
+@pytest.mark.estimators
 @each_kind
 def test_through_the_steps_to_equilibrium_autograd_gives_the_implicit_gradient(kind):
     """And EP's for a small β."""

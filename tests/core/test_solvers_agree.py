@@ -125,6 +125,7 @@ def test_an_energy_without_an_exact_move_is_refused(kind):
         Exact().check(make(kind, "relu", "graph"))
 
 
+@pytest.mark.estimators
 @pytest.mark.parametrize("shape", ["one hidden layer", "graph"])
 @pytest.mark.parametrize(
     ("kind", "phi"),

@@ -125,7 +125,13 @@ def test_a_page_is_made_again_from_the_record_alone(tmp_path: Path) -> None:
 def test_timings_of_a_quiet_machine_replace_seconds_and_nothing_else(tmp_path: Path) -> None:
     made(tmp_path / "run" / "ep", ["experiment=hep_mnist"], [0.9, 0.95], 50.0, 1000)
     for name, twin, seconds in (("a", [], 1.0), ("b", ["estimator=backprop"], 0.5)):
-        words = ["experiment=hep_mnist", *twin, "trainer.epochs=2", "dataset.limit=100"]
+        words = [
+            "experiment=hep_mnist",
+            *twin,
+            "trainer.epochs=2",
+            "trainer.eval_every=2",
+            "dataset.limit=100",
+        ]
         folder = tmp_path / "short" / name
         made(folder, words, [0.1, 0.1], [9.0, seconds], 100)
     (row,) = cells(in_process(results_table, tmp_path / "run", "--timing", tmp_path / "short"))
@@ -157,6 +163,18 @@ def test_more_epochs_win_and_seeds_count_once(tmp_path: Path) -> None:
     in_process(results_table, tmp_path / "runs", *record)
     (row,) = rows_of(load(record[1]))
     assert row.runs[0].last("test") == 0.9  # of equals, what can be read again
+    assert [entry.kind for entry in load(record[1])] == ["run"]
+
+
+def test_what_was_reported_goes_when_runs_of_any_seed_are_there(tmp_path: Path) -> None:
+    known = {"command": ["experiment=hep_mnist"], "kind": "reported", "epochs": 2}
+    others = [{**known, "seed": seed, "accuracy": {"test": [None, 0.1]}} for seed in (1, 2)]
+    longer = {**known, "seed": 3, "accuracy": {"test": [None, None, 0.2]}}
+    record = tmp_path / "results.json"
+    record.write_text(json.dumps({"runs": [*others, longer]}))
+    made(tmp_path / "runs", ["experiment=hep_mnist", "seed=7"], [0.6, 0.8])
+    in_process(results_table, tmp_path / "runs", "--record", record)
+    assert {(entry.kind, entry.seed) for entry in load(record)} == {("run", 7), ("reported", 3)}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runs": [{"command": [], "speed": 1}]}'])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -179,12 +180,12 @@ def test_it_is_looked_for_among_its_neighbours_and_elsewhere_alone(
     neighbour = run.outputs / "multirun" / "2026-01-31" / "12-00-00" / "3-hopfield-a1b2c3"
     neighbour.mkdir(parents=True)
     tracker.start(dataclasses.replace(run, folder=neighbour))
-    assert tracker.location() == f"tensorboard --logdir {neighbour.parent}"
+    assert tracker.location() == f"tensorboard --logdir {os.path.relpath(neighbour.parent)}"
     tracker.abandon()
     other = tmp_path / "some where"
     other.mkdir()
     tracker.start(dataclasses.replace(run, folder=other))
-    assert tracker.location() == f"tensorboard --logdir '{other}'"
+    assert tracker.location() == f"tensorboard --logdir '{os.path.relpath(other)}'"
     tracker.abandon()
 
 
