@@ -97,11 +97,17 @@ def drop_left_over_keys(
             continue
         own: Any = OmegaConf.to_container(part)
         kept = {key for key in own if f"{group}.{key}" in typed}
-        if not typed & {group, f"{group}._target_"}:
+        if f"{group}._target_" not in typed:
             option = _option_unlike(part._target_, runtime, group)
-            if option is None:
+            if option is not None and group in typed:  # the option's class is what was asked for
+                chosen = f"{group}={runtime.choices[group]}"
+                lines.append(f"{group}._target_={part._target_}: left out, as {chosen}")
+                with read_write(cfg):
+                    part._target_ = option["_target_"]
+            elif option is not None:
+                kept |= {key for key in own if key not in option or option[key] != own[key]}
+            elif group not in typed:
                 continue
-            kept |= {key for key in own if key not in option or option[key] != own[key]}
         try:
             kind = component_type(group, locate(str(part._target_)))
         except ConfigError:  # it is refused where it is validated

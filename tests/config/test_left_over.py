@@ -97,3 +97,20 @@ def test_an_experiment_puts_a_class_there_itself(
     (line,) = drop_left_over_keys(again, overrides, again.hydra.runtime)
     assert dropped in line
     assert "alpha" not in line
+
+
+def test_an_option_that_is_typed_wins_over_the_class_of_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndynamics: {_target_: mine.OwnSolver, dt: 0.2}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    composer = Composer(config_dir=str(tmp_path))
+    assert composer.load(["experiment=mine"]).dynamics._target_ == "mine.OwnSolver"
+    for option in ("newton", "auto"):
+        overrides = ["experiment=mine", f"dynamics={option}"]
+        cfg = composer.load(overrides)
+        plain = composer.load([f"dynamics={option}"])
+        assert validate_composed(cfg).dynamics.target == plain.dynamics._target_
+        assert cfg.dynamics == {**plain.dynamics, "dt": 0.2}, "keys that fit stay"
+        again = composer.loader.load_configuration("config", overrides, cfg.hydra.mode)
+        (line,) = drop_left_over_keys(again, overrides, again.hydra.runtime)
+        assert line.startswith("dynamics._target_=mine.OwnSolver")
