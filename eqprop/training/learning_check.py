@@ -11,7 +11,7 @@ import torch
 from eqprop.relaxation import Euler, Solver, recommended_solver
 from eqprop.relaxation.solver import KEPT
 from eqprop.training.callback import Callback
-from eqprop.training.sampled_gradient import Signal, look
+from eqprop.training.sampled_gradient import DRIFT, Signal, look
 from eqprop.training.scheduler import learning_rates
 from eqprop.training.session import Row, Session
 from eqprop.training.snapshot import random_states_kept
@@ -118,7 +118,9 @@ def remedies(session: Session, signal: Signal) -> list[str]:
 
 def _mends(session: Session, solver: Solver) -> bool:
     found = look(session, solver, session.estimator)
-    return found.finite and found.fault is None
+    # a gradient that is lost by now may be the doing of the training so far
+    rests = session.step > 0 and found.drifting[1] <= DRIFT
+    return found.finite and (found.fault is None or rests)
 
 
 def last_resort(session: Session) -> str:
