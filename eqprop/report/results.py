@@ -184,9 +184,9 @@ def _cells(
         best,
         str(len(row.runs)),
         _epochs(row, asked, head),
-        MISSING if time is None else f"{time[0].seconds:.3g}{BUSY * time[0].busy}",
+        MISSING if time is None else f"{_seconds(time[0].seconds)}{BUSY * time[0].busy}",
         MISSING if time is None or time[1] is None else f"{time[1]:.2f}",
-        ", ".join(dict.fromkeys(_machine(run) for run in row.runs)),
+        _machines(row, time and time[0].machine),
     ]
 
 
@@ -207,8 +207,18 @@ def _command(row: Row, first: bool) -> str:
     return text if first or row.experiment is None else f"… {text}"
 
 
-def _machine(run: Evidence) -> str:
-    return run.machine if run.kind == "run" else f"{run.machine} (reported)"
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def _machines(row: Row, of_seconds: str | None) -> str:
+    """Where its runs were made and, if that was elsewhere, its seconds measured."""
+    names = dict.fromkeys(
+        run.machine if run.kind == "run" else f"{run.machine} (reported)" for run in row.runs
+    )
+    if of_seconds is not None and of_seconds not in {run.machine for run in row.runs}:
+        names[f"{of_seconds} (seconds)"] = None
+    return "; ".join(names)
 
 
 def _weight(entry: Evidence) -> tuple[int, bool]:

@@ -197,3 +197,19 @@ def test_every_head_says_what_a_page_needs(name: str) -> None:
     assert head.time, head.fields["Time here"]
     assert head.epochs
     assert head.description
+
+
+def test_a_timing_needs_no_evaluation_and_says_where_it_was_made(tmp_path: Path) -> None:
+    words = ["experiment=hep_mnist"]
+    made(tmp_path / "run", words, [0.9], 2000.0, 1000, cpu="One", cores_logical=2)
+    timing = made(
+        tmp_path / "short", [*words, "trainer.epochs=40", "dataset.limit=100"],
+        [0.1, 0.1], 150.0, 100, cpu="Another", cores_logical=2,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (timing / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["accuracy/test"]
+    (timing / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (row,) = cells(in_process(results_table, tmp_path / "run", "--timing", timing))
+    assert row["s an epoch"] == "1,500"
+    assert row["machine"] == "One, 2 of 2 cores; Another, 2 of 2 cores (seconds)"
