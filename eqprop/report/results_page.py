@@ -14,6 +14,7 @@ from eqprop.report.results import BUSY, BY_TEST, Row, not_run, rows_of, table, w
 _COLUMNS, _WIDTH, _HEIGHT = 4, 2.8, 2.3  # of the figure's panels; inches of each
 _OTHERS = (GREEN, PINK, SKY, GREY)  # colours of commands with other overrides
 _TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)  # per cent
+_CLOSE = (*(i / 10 for i in range(3, 20)), 2, 2.2, 2.5, 2.7, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9, 10)
 
 INTRO = """\
 # Results
@@ -77,12 +78,19 @@ def curve(row: Row) -> tuple[str, list[int], list[float]]:
 
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Experiment → its rows that have a curve; none where no row has one."""
+    """Experiment → its rows of one split; none where no row has a curve."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.experiment is not None and len(curve(row)[1]) > 1:
+        if row.experiment is not None:
             found.setdefault(row.experiment, []).append(row)
-    return found
+    shown = {
+        name: [row for row in of if _split(row) == _split(of[0])] for name, of in found.items()
+    }
+    return {name: of for name, of in shown.items() if any(len(curve(row)[1]) > 1 for row in of)}
+
+
+def _split(row: Row) -> str:
+    return curve(row)[0]
 
 
 def draw(record: Sequence[Evidence], heads: Mapping[str, Head], path: str) -> bool:
@@ -102,7 +110,7 @@ def draw(record: Sequence[Evidence], heads: Mapping[str, Head], path: str) -> bo
             kind = "backprop" if row.is_twin else "ours"
             plain = len(whole(row.command)) == 1 + row.is_twin
             colour = {"ours": BLUE, "backprop": ORANGE}[kind] if plain else next(others, GREY)
-            split, x, y = curve(row)
+            _, x, y = curve(row)
             look = "o" if len(x) < row.reached else "o-" if len(x) < 15 else "-"
             (made,) = axis.plot(x, y, look, ms=3, lw=1.4, color=colour)
             if plain:
@@ -114,6 +122,7 @@ def draw(record: Sequence[Evidence], heads: Mapping[str, Head], path: str) -> bo
         error = heads[name].published_error
         if error is not None:
             looks["published"] = axis.axhline(error, color=GREY, ls="--", lw=1)
+        split = _split(rows[0])
         axis.set_title(name if split == "test" else f"{name} ({split})", fontsize=9, pad=4)
         axis.set_xlim(left=0)
         _scale(axis)
@@ -141,6 +150,9 @@ def _scale(axis: Any) -> None:
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     ticks = [tick for tick in _TICKS if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = [tick for tick in _CLOSE if low <= tick <= high]
+        ticks = ticks[:: max(1, len(ticks) // 4)]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.yaxis.set_minor_locator(NullLocator())
     axis.tick_params(labelsize=8)
