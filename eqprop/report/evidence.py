@@ -142,21 +142,22 @@ def save(path: Path, record: Sequence[Evidence]) -> None:
 def merged(record: Iterable[Evidence], new: Iterable[Evidence]) -> list[Evidence]:
     """A record with runs added: of two of one run the one with more epochs stays, else the new.
 
-    What was only reported of a command goes when as long a run of it is there to be read.
+    What was only reported of a command and seed goes when as long a run of them is there.
     """
     found: dict[Any, Evidence] = {}
     for entry in (*record, *new):
         earlier = found.get(entry.identity)
         if earlier is None or entry.reached >= earlier.reached:
             found[entry.identity] = entry
-    read: dict[tuple[str, ...], int] = {}
+    read: dict[Any, int] = {}
     for entry in found.values():
         if entry.kind == "run":
-            read[entry.command] = max(entry.reached, read.get(entry.command, 0))
+            of = entry.command, entry.seed
+            read[of] = max(entry.reached, read.get(of, 0))
     return [
         entry
         for entry in found.values()
-        if entry.kind != "reported" or entry.reached > read.get(entry.command, 0)
+        if entry.kind != "reported" or entry.reached > read.get((entry.command, entry.seed), 0)
     ]
 
 
