@@ -39,7 +39,7 @@ def test_a_dead_run_is_told_from_a_living_one(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from eqprop.training.loop import Training\n"
         "def dying(self):\n"
-        "    from eqprop.run.folder import is_alive\n"
+        "    from eqprop.run.lock import is_alive\n"
         "    assert is_alive('a')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Training.fit = dying\n"

@@ -34,7 +34,6 @@ def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
     code = """if True:
         import sys
         from eqprop.run.folder import RunFolder
-from eqprop.run.lock import is_alive
         folder = RunFolder.claim(sys.argv[1])
         print("claimed", flush=True)
         sys.stdin.read()
@@ -55,7 +54,6 @@ def test_of_processes_that_race_one_gets_the_folder(tmp_path: Path) -> None:
         import sys
         from eqprop.run.errors import ConfigError
         from eqprop.run.folder import RunFolder
-from eqprop.run.lock import is_alive
         print("ready", flush=True)
         sys.stdin.readline()
         try:
