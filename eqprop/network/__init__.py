@@ -15,7 +15,7 @@ from eqprop.network.local import LocalEnergy, Site
 from eqprop.network.model import ConditionalGaussian, EnergyBasedModel, RestrictedHopfield
 from eqprop.network.network import Network
 from eqprop.network.rate_energy import PredictiveCoding, RateHopfield
-from eqprop.network.residual import layer_residuals, residual
+from eqprop.network.residuals import layer_residuals, residual
 from eqprop.network.state import Disturbance, State
 
 __all__ = [

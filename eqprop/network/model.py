@@ -15,7 +15,7 @@ from eqprop.network.energy import Gaussian, Hopfield
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy
 from eqprop.network.network import Network
-from eqprop.network.residual import residual
+from eqprop.network.residuals import residual
 from eqprop.network.state import Layers, State
 
 

@@ -15,7 +15,7 @@ from typing_extensions import Doc
 from eqprop.network import Cost, Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
 from eqprop.network.cost import per_sample
-from eqprop.network.residual import sample_residuals
+from eqprop.network.residuals import sample_residuals
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.result import Relaxation, StopReason
