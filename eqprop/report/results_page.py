@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from eqprop.report.evidence import SPLITS, Evidence
@@ -50,7 +51,8 @@ def page(
     if figure is not None:
         text = "Test error of the experiments epoch by epoch, beside their twins by backprop"
         parts.append(f"![{text}]({figure})")
-    parts += ["\n".join(table(rows, record, heads)) if rows else "None yet.", NOTES]
+    shown, machines = _lettered(table(rows, record, heads), record)
+    parts += [shown, NOTES, machines] if rows else ["None yet.", NOTES]
     missing = not_run(rows, heads)
     if missing:
         what = (
@@ -58,6 +60,21 @@ def page(
         )
         parts += ["## Not run", what, "\n".join(missing)]
     return "\n\n".join(parts) + "\n"
+
+
+def _lettered(lines: Sequence[str], record: Sequence[Evidence]) -> tuple[str, str]:
+    """A table with a letter for each machine, whose names are long, and what the letters mean."""
+    cells = [line.rpartition(" | ") for line in lines]  # the last column has the machines
+    of = {entry.machine for entry in record}
+    names = sorted(name for name in of if any(name in last for *_, last in cells))
+    letters = dict(zip(names, ascii_uppercase, strict=False))
+    shown = []
+    for first, bar, last in cells:
+        for name in sorted(letters, key=len, reverse=True):  # one may begin as another does
+            last = last.replace(name, letters[name])
+        shown.append(first + bar + last)
+    told = "; ".join(f"{letter}: {name}" for name, letter in letters.items())
+    return "\n".join(shown), f"<sub>*Machines*: {told}.</sub>"
 
 
 def curve(row: Row) -> tuple[str, list[int], list[float]]:
