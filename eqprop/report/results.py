@@ -55,15 +55,15 @@ class Time:
 def rows_of(record: Iterable[Evidence]) -> list[Row]:
     """The rows, experiments by name, each with its plain command first and its twin next.
 
-    Of several records of one seed the one with most epochs counts, and of these a run whose folder
-    was read rather than what was only reported, and the last of them.
+    Of several records of one seed the one with most epochs counts, and of equals the last: the
+    record itself (`evidence.merged`) has given up what was only reported of a run as long.
     """
     chosen: dict[tuple[tuple[str, ...], int | None], Evidence] = {}
     for entry in record:
         key = entry.command, entry.seed
         if entry.kind != "timing" and entry.reached:
             earlier = chosen.get(key)
-            if earlier is None or _weight(entry) >= _weight(earlier):
+            if earlier is None or entry.reached >= earlier.reached:
                 chosen[key] = entry
     found: dict[tuple[tuple[str, ...], int], list[Evidence]] = {}
     for entry in chosen.values():
@@ -219,10 +219,6 @@ def _machines(row: Row, of_seconds: str | None) -> str:
     if of_seconds is not None and of_seconds not in {run.machine for run in row.runs}:
         names[f"{of_seconds} (seconds)"] = None
     return "; ".join(names)
-
-
-def _weight(entry: Evidence) -> tuple[int, bool]:
-    return entry.reached, entry.kind == "run"
 
 
 def _place(row: Row) -> tuple[object, ...]:
