@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,13 @@ import torch
 from reference import PHI, Reference
 from running import git
 from torch import Tensor
+
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Two workers share the cores. Runs take as many threads as this says, within these processes too;
+tensors are small here, and threads that wait for a core are up to fifteen times as slow."""
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup: runs would ignore it as well
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 QUICK = {"core", "config", "data"}
 """The folders that plain ``pytest`` runs; what lies elsewhere is marked ``program``, unless it
@@ -26,9 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seed_and_one_thread() -> None:
-    """Tensors are small here, and threads that wait for a shared core are slow."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # a run in this process may have set it
+    torch.set_num_threads(1)  # a test may have set it
 
 
 @pytest.fixture(scope="session")

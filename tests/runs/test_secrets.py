@@ -69,7 +69,8 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
     url = f"https://me:{PASSWORD}@example.org/x.git"
     subprocess.run(["git", "remote", "add", "origin", url], cwd=tmp_path, check=True)
     env = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    ran = train(*QUICK[:3], "tracking=wandb_online", cwd=tmp_path, env=env)
+    wait = "from eqprop.tracking import wandb_session\nwandb_session.INIT_TIMEOUT = 3.0"
+    ran = with_code(wait, *QUICK[:3], "tracking=wandb_online", cwd=tmp_path, env=env)
     assert ran.code == 0, ran.out + ran.err
     assert KEY not in ran.out + ran.err
     assert len(list((tmp_path / "outputs").rglob("*"))) > 10
