@@ -10,11 +10,12 @@ from eqprop.config.explain import meant
 from eqprop.run.errors import ConfigError
 from eqprop.run.text import one_line
 
-_BASES = {
+BASES = {
     "model": ("eqprop.network.Network", "eqprop.network.LocalEnergy"),
     "edge": ("eqprop.network.Edge",),
-    "cost": ("eqprop.network.Cost",),
+    "cost": ("eqprop.network.CEnergy",),
     "optimizer": ("torch.optim.Optimizer",),
+    "scheduler": ("torch.optim.lr_scheduler.LRScheduler",),
     "dataset": ("eqprop.data.Dataset",),
     "dataset.augment": ("eqprop.data.Augmentation",),
     "dynamics": ("eqprop.relaxation.Solver",),
@@ -58,7 +59,7 @@ def _module_or_class(path: str) -> Any:
 
 def check_base(group: str, constructor: Any) -> None:
     """Raise ConfigError for a class that cannot stand in the group; a function may return any."""
-    bases = _BASES.get(group, ())
+    bases = BASES.get(group, ())
     kinds = tuple(locate(base) for base in bases)
     if kinds and isinstance(constructor, type) and not issubclass(constructor, kinds):
         raise ConfigError(f"it is no subclass of {' or '.join(bases)}")

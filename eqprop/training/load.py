@@ -14,18 +14,15 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from eqprop.config.layers import activations, edge_of, skip_of
-from eqprop.config.targets import locate
-from eqprop.data import Augmentation, Dataset
-from eqprop.estimator import Estimator
-from eqprop.network import CEnergy, Edge, LocalEnergy, Network, Skip, chain
+from eqprop.config.targets import check_base, locate
+from eqprop.data import Dataset
+from eqprop.network import CEnergy, Edge, Network, Skip, chain
 from eqprop.network.edge import Shape
 from eqprop.relaxation import Solver, recommended_solver
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
 from eqprop.run.resume import newest_valid
 from eqprop.run.text import one_line
-from eqprop.training.ablation import Ablation
-from eqprop.training.noise import Noise
 from eqprop.training.predictor import Predictor
 from eqprop.training.snapshot import restore_weights
 
@@ -40,20 +37,10 @@ LAYER_KEYS = (
     *("gain", "bias_init", "weight_init", "feedback"),
 )
 """The keys of ``model`` that are not the energy's own."""
-KINDS: dict[str, tuple[type, ...]] = {
-    "model": (LocalEnergy, Network),
-    "cost": (CEnergy,),
-    "dataset": (Dataset,),
-    "dynamics": (Solver,),
-    "estimator": (Estimator,),
-    "optimizer": (torch.optim.Optimizer,),
-    "scheduler": (torch.optim.lr_scheduler.LRScheduler,),
-    "noise": (Noise,),
-    "ablation": (Ablation,),
-}
-"""What a checkpoint's configuration may name in each group: it is data, not code to run."""
 OPTIONAL = ("scheduler", "noise", "ablation")
 """Groups that a run, or an older one, may do without."""
+PARTS = ("model", "cost", "dataset", "dynamics", "estimator", "optimizer", *OPTIONAL)
+"""Groups of which a checkpoint's configuration names the classes."""
 
 
 def load(
@@ -90,7 +77,7 @@ def build(found: Checkpoint) -> Network:
     try:
         config, meta = found.meta["config"], found.meta
         options = dict(config["cost"])
-        cost = _class_of(options.pop("_target_"), CEnergy)(beta=1.0, **options)
+        cost = _class_of("cost", options.pop("_target_"))(beta=1.0, **options)
         model = dict(config["model"])
         dense = all(isinstance(layer, int) for layer in model["hidden"])
         plain = not model.get("skips") and model.get("feedback", "symmetric") == "symmetric"
@@ -111,7 +98,7 @@ def network_of(
     Raises ConfigError if a ``_target_`` is no energy or edge, ValueError if parts do not fit.
     """
     options = dict(model)
-    energy = _class_of(options.pop("_target_"), *KINDS["model"])
+    energy = _class_of("model", options.pop("_target_"))
     given = {key: options.pop(key) for key in LAYER_KEYS if key in options}
     paths = [f"model.hidden[{i}]" for i in range(len(given["hidden"]))]
     hidden = [
@@ -139,20 +126,20 @@ def network_of(
 
 def _edge(keys: dict[str, Any]) -> Callable[[Shape], Edge]:
     """What makes the edge from the shape of the layer that it comes from."""
-    return partial(_class_of(keys.pop("_target_"), Edge), **keys)
+    return partial(_class_of("edge", keys.pop("_target_")), **keys)
 
 
-def refuse_foreign(found: Checkpoint, groups: Collection[str] = tuple(KINDS)) -> None:
+def refuse_foreign(found: Checkpoint, groups: Collection[str] = PARTS) -> None:
     """Raise CheckpointError if its configuration would make anything but parts of a training."""
     try:
-        for group, kinds in ((group, KINDS[group]) for group in groups):
+        for group in groups:
             if group in OPTIONAL and found.meta["config"].get(group) is None:
                 continue
             target = str(found.meta["config"][group]["_target_"])
             if group != "dynamics" or locate(target) is not recommended_solver:
-                _class_of(target, *kinds)
+                _class_of(group, target)
         if augment := found.meta["config"]["dataset"].get("augment"):
-            _class_of(augment["_target_"], Augmentation)
+            _class_of("dataset.augment", augment["_target_"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{found.path} is of no training ({error})") from error
 
@@ -213,8 +200,13 @@ def solver_of(make: Callable[..., Any], dynamics: Mapping[str, Any], network: Ne
     return solver
 
 
-def _class_of(target: Any, *bases: type) -> Any:
+def _class_of(group: str, target: Any) -> Any:
+    """The class, if it is one of the group: a checkpoint is data, not code to run."""
     found = locate(str(target))
-    if not (isinstance(found, type) and issubclass(found, bases)):
-        raise ConfigError(f"{target} is no {bases[0].__name__}")
+    if not isinstance(found, type):
+        raise ConfigError(f"{target} is no class")
+    try:
+        check_base(group, found)
+    except ConfigError as error:
+        raise ConfigError(f"{target}: {error}") from error
     return found

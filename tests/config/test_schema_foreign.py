@@ -118,7 +118,9 @@ class TestForeign:
         "dynamics._target_=eqprop.estimator.Backprop",
         "estimator._target_=eqprop.relaxation.Newton",
         "cost._target_=eqprop.network.Gaussian",
+        "cost._target_=eqprop.network.Cost",  # no checkpoint of it could be loaded
         "optimizer._target_=torch.nn.Linear",
+        "scheduler._target_=torch.nn.Linear",
         "model._target_=eqprop.SquaredError",
         "dataset._target_=eqprop.data.CropFlip",
         "noise=weights noise._target_=eqprop.data.Digits",
