@@ -4,15 +4,15 @@ from eqprop.estimator.asymmetric import AsymmetricEquilibriumPropagation
 from eqprop.estimator.backprop import Backprop
 from eqprop.estimator.bptt import BackpropThroughTime
 from eqprop.estimator.continual import ContinualEP
-from eqprop.estimator.contrast import (
+from eqprop.estimator.contrast import Contrast
+from eqprop.estimator.coupled import ContrastiveHebbianLearning, CoupledLearning
+from eqprop.estimator.dual_propagation import DualPropagation
+from eqprop.estimator.equilibrium_propagation import (
     CenteredEquilibriumPropagation,
-    Contrast,
     EquilibriumPropagation,
     FourPointEquilibriumPropagation,
     RandomSignEquilibriumPropagation,
 )
-from eqprop.estimator.coupled import ContrastiveHebbianLearning, CoupledLearning
-from eqprop.estimator.dual_propagation import DualPropagation
 from eqprop.estimator.estimator import Estimate, Estimator
 from eqprop.estimator.holomorphic import HolomorphicEquilibriumPropagation
 from eqprop.estimator.implicit import ImplicitDifferentiation

@@ -10,7 +10,7 @@ from annotated_types import Predicate
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.estimator.contrast import other_than_zero
+from eqprop.estimator.equilibrium_propagation import other_than_zero
 from eqprop.estimator.estimator import (
     Estimate,
     Estimator,

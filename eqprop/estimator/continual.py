@@ -12,7 +12,7 @@ from annotated_types import Predicate
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.estimator.contrast import EquilibriumPropagation, other_than_zero
+from eqprop.estimator.equilibrium_propagation import EquilibriumPropagation, other_than_zero
 from eqprop.estimator.estimator import (
     Estimate,
     Update,

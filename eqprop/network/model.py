@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eqprop.network.activation import one_a_layer
+from eqprop.network.buffers import Layers
 from eqprop.network.cost import CEnergy, Nudge, fitting
 from eqprop.network.edge import Dense
 from eqprop.network.energy import Gaussian, Hopfield
@@ -16,7 +17,7 @@ from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy
 from eqprop.network.network import Network
 from eqprop.network.residuals import residual
-from eqprop.network.state import Layers, State
+from eqprop.network.state import State
 
 
 class _Undefined(LocalEnergy):

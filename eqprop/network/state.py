@@ -8,42 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eqprop.network.activation import Activation
+from eqprop.network.buffers import Layers, zeros, zeros_for_product
 from eqprop.network.edge import Edge, Memory
 from eqprop.network.local import Site
-
-# A product that ends in a layer this narrow (the classes) goes into a buffer stored column by
-# column: BLAS computes it about twice as fast.
-NARROW = 32
-
-
-class Layers(list[Tensor]):
-    """The tensors u[0] … u[L]; assigning to one copies into it, so no caller's tensor is kept.
-
-    Raises:
-        ValueError: when a layer is given a tensor of another shape.
-    """
-
-    def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
-        if isinstance(index, slice):
-            for i, tensor in zip(range(*index.indices(len(self))), value, strict=True):
-                self[i] = tensor
-            return
-        layer = self[index]
-        if value is layer:
-            return
-        if tuple(value.shape) != tuple(layer.shape):
-            raise ValueError(
-                f"layer {int(index)} has shape {tuple(layer.shape)}, "
-                f"but was given {tuple(value.shape)}"
-            )
-        with torch.no_grad():
-            layer.copy_(value)
 
 
 class Snapshot(NamedTuple):
@@ -134,8 +107,7 @@ class State:
         self.at_rest: set[int] = set()
 
         def buffers() -> list[Tensor]:
-            found = [like.new_zeros(batch_size, *shape) for shape in shapes]
-            return [_channels_last(t) for t in found] if channels_last else found
+            return zeros(shapes, batch_size, like, channels_last)
 
         self.u = Layers(buffers())
         self.clamped = [False] * len(shapes)
@@ -147,7 +119,7 @@ class State:
                 phi=phi[layer],
                 u=u,
                 r=u if rate_phi[layer].is_identity else torch.zeros_like(u),
-                d=_narrow(u) if u.dim() == 2 and u.shape[1] <= NARROW else torch.zeros_like(u),
+                d=zeros_for_product(u),
                 p=torch.zeros_like(u) if self.drives[layer] else None,
                 work=torch.zeros_like(u) if rate_phi[layer].is_identity else None,
             )
@@ -255,11 +227,3 @@ class State:
     def reading(self) -> AbstractContextManager[None]:
         """Within it the layers are what is read of them: of a noisy device not what they are."""
         return nullcontext() if self.noise is None else self.noise.reading(self)
-
-
-def _narrow(u: Tensor) -> Tensor:
-    return u.new_zeros(u.shape[1], len(u)).t()
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -4,7 +4,8 @@ from eqprop.relaxation.anderson import Anderson
 from eqprop.relaxation.euler import Euler
 from eqprop.relaxation.recommended import recommended_solver
 from eqprop.relaxation.result import Relaxation, StopReason
-from eqprop.relaxation.solver import Init, Solver
+from eqprop.relaxation.settings import Init
+from eqprop.relaxation.solver import Solver
 from eqprop.relaxation.sweep import Exact, Newton, Sweep
 
 __all__ = [

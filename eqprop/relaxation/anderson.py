@@ -12,7 +12,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from eqprop.network import Network, Nudge, State
-from eqprop.relaxation.solver import Solver, Steps, StepSize
+from eqprop.relaxation.settings import Steps, StepSize
+from eqprop.relaxation.solver import Solver
 
 
 class Anderson(Solver):

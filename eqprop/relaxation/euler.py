@@ -16,7 +16,8 @@ from eqprop.network.cost import per_sample
 from eqprop.network.edge import alias
 from eqprop.network.network import rest_at_bounds_
 from eqprop.relaxation.compiled import Move
-from eqprop.relaxation.solver import Solver, TimeConstant
+from eqprop.relaxation.settings import TimeConstant
+from eqprop.relaxation.solver import Solver
 
 OpenStepSize = Annotated[
     Annotated[float, Gt(0)] | None,

@@ -9,7 +9,8 @@ from typing_extensions import Doc
 
 from eqprop.network import LocalEnergy, Network
 from eqprop.relaxation.euler import Euler
-from eqprop.relaxation.solver import Init, Solver, TimeConstant, Tolerance
+from eqprop.relaxation.settings import Init, TimeConstant, Tolerance
+from eqprop.relaxation.solver import Solver
 from eqprop.relaxation.sweep import Newton, Sweep
 
 

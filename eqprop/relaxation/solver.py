@@ -5,40 +5,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor
-from typing_extensions import Doc
 
 from eqprop.network import Cost, Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
-from eqprop.network.cost import per_sample
 from eqprop.network.residuals import sample_residuals
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.result import Relaxation, StopReason
-
-Init = Annotated[
-    Literal["auto", "normal", "zeros", "feedforward", "previous", "per_example"],
-    Doc(
-        "first state of the free phase (auto: feedforward where the energy has it; previous: the "
-        "last batch's state; per_example: where the sample's own last phase ended)"
-    ),
-]
-KEPT = ("previous", "per_example")
-"""The starts that need a state from an earlier batch."""
-Steps = Annotated[int, Ge(1), Doc("steps or sweeps of the free phase at most")]
-NudgedSteps = Annotated[
-    Annotated[int, Ge(1)] | None,
-    Doc("steps or sweeps of a nudged phase at most (null: as n_relax)"),
-]
-Tolerance = Annotated[
-    float, Ge(0), Doc("stop where the residual falls below it (0: never; waits for no GPU)")
-]
-StepSize = Annotated[float, Gt(0), Doc("step size, in the unit of tau")]
-TimeConstant = Annotated[float, Gt(0), Doc("time constant of the state, in the unit of dt")]
+from eqprop.relaxation.settings import Init, NudgedSteps, Steps, StepSize, TimeConstant, Tolerance
+from eqprop.relaxation.start import put_first_state
+from eqprop.relaxation.stopping import stop_by_mean, stop_by_sample
 
 
 class Solver(ClosedForms, ABC):
@@ -209,22 +189,7 @@ class Solver(ClosedForms, ABC):
         if self.feeds_forward(network):
             self.feed_forward(network, state)
             return not any(state.clamped[1:])  # a layer held above it pulls back
-        init = self.first(network)
-        if init not in KEPT:
-            state.reset(init)
-        elif not state.carries:
-            state.reset("zeros")
-        for layer in state.free:
-            if not network.rate_phi[layer].leaves_zero:  # the next number does
-                u = state.u[layer]
-                u.masked_fill_(u == 0, torch.finfo(u.dtype).tiny)
-                state.moved(layer)
-            phi, u = network.phi[layer], state.u[layer]
-            low, high = network.local.domain(phi)
-            if math.isfinite(low) or math.isfinite(high):
-                u.clamp_(low, high)
-                if self.follows_slope and not phi.pieces:
-                    u.copy_(torch.where((u <= low) | (u >= high), phi(torch.zeros_like(u)), u))
+        put_first_state(network, state, self.first(network), self.follows_slope)
         return False
 
     def feed_forward(self, network: Network, state: State) -> None:
@@ -310,49 +275,27 @@ class Solver(ClosedForms, ABC):
             if after_step is not None:
                 after_step()
 
+        def step() -> None:
+            self._step(network, state, nudge)
+            end_step()
+
+        def step_and_measure() -> Tensor:
+            before = self.step_and_measure(network, state, nudge)
+            end_step()
+            return before
+
+        def residuals() -> Tensor:
+            return sample_residuals(self.gradient(network, state, nudge))
+
         if self.tol <= 0:
             at_once = 1 if one_by_one else max(1, n_steps)
             for _ in range(0, n_steps, at_once):
                 self.advance(network, state, nudge, at_once)
                 end_step()
             return n_steps, StopReason.STEP_LIMIT, None
-        if state.draws is not None:
-            return self._one_by_one(network, state, nudge, n_steps, end_step)
-        last = None
-        for step in range(n_steps):
-            last = float(self.step_and_measure(network, state, nudge))
-            end_step()
-            if last < self.tol:
-                return step + 1, StopReason.CONVERGED, last
-            if not math.isfinite(last):
-                return step + 1, StopReason.NOT_FINITE, last
-        return n_steps, StopReason.STEP_LIMIT, last
-
-    def _one_by_one(
-        self,
-        network: Network,
-        state: State,
-        nudge: Nudge | None,
-        n_steps: int,
-        end_step: Callable[[], None],
-    ) -> tuple[int, StopReason, float | None]:
-        """As ``_steps`` with a tolerance, but each sample stops by its own residual."""
-        done: Tensor | None = None
-        for step in range(n_steps):
-            own = sample_residuals(self.gradient(network, state, nudge))
-            before = [] if done is None else [state.u[layer].clone() for layer in state.free]
-            self._step(network, state, nudge)
-            end_step()
-            if done is not None:
-                for layer, old in zip(state.free, before, strict=True):
-                    u = state.u[layer]
-                    u.copy_(torch.where(per_sample(done, u), old, u))
-                    state.moved(layer)
-            stops = (own < self.tol) | ~own.isfinite()
-            done = stops if done is None else done | stops
-            if done.all():
-                return step + 1, StopReason.CONVERGED, None
-        return n_steps, StopReason.STEP_LIMIT, None
+        if state.draws is None:
+            return stop_by_mean(n_steps, self.tol, step_and_measure)
+        return stop_by_sample(state, n_steps, self.tol, residuals, step)
 
     @torch.no_grad()
     def trace(

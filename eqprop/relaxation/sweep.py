@@ -14,8 +14,10 @@ from eqprop.network.local import Quadratic, Site, nudged_at
 from eqprop.relaxation.compiled import Move
 from eqprop.relaxation.euler import sites_of
 from eqprop.relaxation.functional import swept
+from eqprop.relaxation.newton import newton_move
 from eqprop.relaxation.order import Clip, Order, Place, Rule, groups
-from eqprop.relaxation.solver import NudgedSteps, Solver, Steps
+from eqprop.relaxation.settings import NudgedSteps, Steps
+from eqprop.relaxation.solver import Solver
 
 
 class Sweep(Solver):
@@ -193,7 +195,7 @@ class Sweep(Solver):
             return
         own = network.nudge_at(state, layer, nudge)
         u, share = state.u[layer], self.dt / self.tau
-        move = _clip_(_newton_step(network, state, layer, site, own), self.clip)
+        move = newton_move(network, state, layer, site, own, self.clip)
         old = state.work[layer].copy_(u) if network.rate_phi[layer].pieces else u
         u.sub_(move, alpha=share)
         if old is not u:
@@ -254,27 +256,3 @@ class Exact(Sweep):
 
     def __init__(self, n_relax: Steps = 10, n_nudged: NudgedSteps = None, **keys: Any) -> None:
         super().__init__("exact", "backward", n_relax, n_nudged, **keys)
-
-
-def _newton_step(
-    network: Network, state: State, layer: int, site: Site, nudge: Nudge | None
-) -> Tensor:
-    """∂F/∂u / max(|∂²F/∂u²|, c) of one layer, in a buffer."""
-    grad, curvature = network.newton_terms(state, layer, site, nudge)
-    return torch.div(grad, _steep_(curvature, network.terms[layer].own_curvature), out=grad)
-
-
-def _steep_(curvature: Tensor, least: float) -> Tensor:
-    """|curvature|, and no less than ``least``; of a complex one the sign alone is taken away."""
-    if curvature.is_complex():
-        small = curvature.abs() < least
-        sign = torch.copysign(torch.ones_like(curvature.real), curvature.real)
-        return curvature.mul_(sign).masked_fill_(small, least)
-    return curvature.abs_().clamp_min_(least)
-
-
-def _clip_(move: Tensor, most: float) -> Tensor:
-    """Shorten a move to at most that size, in its direction."""
-    if move.is_complex():
-        return move.mul_(move.abs().reciprocal_().mul_(most).clamp_max_(1.0))
-    return move.clamp_(-most, most)

@@ -9,7 +9,7 @@ import math
 import torch
 
 from eqprop.relaxation import Euler, Solver, recommended_solver
-from eqprop.relaxation.solver import KEPT
+from eqprop.relaxation.settings import KEPT
 from eqprop.training.callback import Callback
 from eqprop.training.sampled_gradient import DRIFT, Signal, look
 from eqprop.training.scheduler import learning_rates

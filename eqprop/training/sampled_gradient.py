@@ -13,7 +13,7 @@ from eqprop.estimator import Estimator
 from eqprop.network import Cost, State
 from eqprop.network.local import Quadratic
 from eqprop.relaxation import Solver
-from eqprop.relaxation.solver import KEPT
+from eqprop.relaxation.settings import KEPT
 from eqprop.training.session import Session
 
 SAMPLES, DRAWN = 32, 256  # that are looked at; more, where the noise of drawn starts averages out

@@ -14,7 +14,7 @@ from eqprop.data import Data, Split, one_hot
 from eqprop.estimator import Estimator
 from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
-from eqprop.relaxation.solver import KEPT
+from eqprop.relaxation.settings import KEPT
 from eqprop.training.kept import KeptStates
 from eqprop.training.noise import Noise
 from eqprop.training.predictor import Answering

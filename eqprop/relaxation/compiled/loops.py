@@ -28,8 +28,8 @@ from eqprop.network import (
     State,
 )
 from eqprop.network.activation import Sigmoid, Tanh
+from eqprop.network.buffers import NARROW
 from eqprop.network.piecewise import Identity
-from eqprop.network.state import NARROW
 from eqprop.relaxation.compiled import cache
 
 log = logging.getLogger(__name__)
