@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
+import time
 
 import torch
 
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 LOOKS = (1, 3)  # epochs after which it is asked again
 RISEN = 2.0  # times what it was: the cost of the samples
 LONGER = (2, 4, 8, 16)  # times the steps: remedies that are tried
+PATIENCE = 10.0  # seconds that a training waits for them; none is begun later
 STEPS, MANY = 30, 100  # fewer prove nothing; after so many, more than a little is learnt
 NOTHING, LITTLE = 0.05, 0.25  # of what the commonest class leaves, is right beside it
 
@@ -106,7 +109,9 @@ def remedies(session: Session, signal: Signal) -> list[str]:
         n = factor * solver.n_relax
         both = {"n_nudged": n} if solver.n_nudged == solver.n_relax else {}
         others[f"dynamics.n_relax={n}"] = _with(solver, n_relax=n, **both)
-    found = next((words for words, other in others.items() if _mends(session, other)), None)
+    until = time.monotonic() + PATIENCE
+    in_time = itertools.takewhile(lambda _: time.monotonic() < until, others.items())
+    found = next((words for words, other in in_time if _mends(session, other)), None)
     recommended, auto = recommended_solver(network), "dynamics=auto"
     if type(recommended) is type(solver) and vars(recommended) == vars(solver):
         return [found or last_resort(session)]

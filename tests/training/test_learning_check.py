@@ -89,6 +89,15 @@ def test_so_many_steps_as_it_says_help(caplog: pytest.LogCaptureFixture) -> None
     assert not any(line.startswith("step 0") for line in lines_of(checked(solver=solver), caplog))
 
 
+def test_no_training_waits_long_for_what_helps(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of steps that have not been tried it says nothing."""
+    monkeypatch.setattr("eqprop.training.learning_check.PATIENCE", 0.0)
+    (line,) = lines_of(checked(solver=SHORT), caplog)
+    assert "choose dynamics=auto or model.activation=hard_sigmoid" in line
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "hopfield"])
 @pytest.mark.parametrize("solver", [LONG, Newton(n_relax=20, n_nudged=20)], ids=["euler", "newton"])
 def test_a_phase_that_arrives_is_not(
