@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,13 +13,12 @@ from torch import Tensor
 
 from eqprop.network import Cost, Network, Nudge, State, layer_residuals, residual
 from eqprop.network.closed_form import ClosedForms
-from eqprop.network.residuals import sample_residuals
 from eqprop.relaxation import compiled
 from eqprop.relaxation.compiled import Move
+from eqprop.relaxation.each_sample import relax_each
 from eqprop.relaxation.result import Relaxation, StopReason
 from eqprop.relaxation.settings import Init, NudgedSteps, Steps, StepSize, TimeConstant, Tolerance
 from eqprop.relaxation.start import put_first_state
-from eqprop.relaxation.stopping import stop_by_mean, stop_by_sample
 
 
 class Solver(ClosedForms, ABC):
@@ -275,27 +275,29 @@ class Solver(ClosedForms, ABC):
             if after_step is not None:
                 after_step()
 
-        def step() -> None:
-            self._step(network, state, nudge)
-            end_step()
-
-        def step_and_measure() -> Tensor:
-            before = self.step_and_measure(network, state, nudge)
-            end_step()
-            return before
-
-        def residuals() -> Tensor:
-            return sample_residuals(self.gradient(network, state, nudge))
-
         if self.tol <= 0:
             at_once = 1 if one_by_one else max(1, n_steps)
             for _ in range(0, n_steps, at_once):
                 self.advance(network, state, nudge, at_once)
                 end_step()
             return n_steps, StopReason.STEP_LIMIT, None
-        if state.draws is None:
-            return stop_by_mean(n_steps, self.tol, step_and_measure)
-        return stop_by_sample(state, n_steps, self.tol, residuals, step)
+        if state.draws is not None:
+
+            def step() -> None:
+                self._step(network, state, nudge)
+                end_step()
+
+            gradient = partial(self.gradient, network, state, nudge)
+            return relax_each(state, n_steps, self.tol, gradient, step)
+        last = None
+        for taken in range(1, n_steps + 1):
+            last = float(self.step_and_measure(network, state, nudge))
+            end_step()
+            if last < self.tol:
+                return taken, StopReason.CONVERGED, last
+            if not math.isfinite(last):
+                return taken, StopReason.NOT_FINITE, last
+        return n_steps, StopReason.STEP_LIMIT, last
 
     @torch.no_grad()
     def trace(
