@@ -11,9 +11,10 @@ from typing import Any
 
 from eqprop.config.layers import SHORT
 from eqprop.config.reference import Option, component, options
+from eqprop.report.heads import LABELS
 
 EXPERIMENT = "experiment"
-HEADS = "Source|Published|Measured here|Deviations|The twin"
+HEADS = "|".join(LABELS)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -54,7 +55,7 @@ def experiments() -> Iterator[str]:
     """Every experiment: its command, and its file."""
     for option in options():
         if option.group == EXPERIMENT:
-            about = re.sub(rf" (?=(?:{HEADS})\b)", "  \n", option.about)
+            about = re.sub(rf" (?=(?:{HEADS}):)", "  \n", option.about)
             yield from [f"## {option.name}", "", f"`{option.command}`", "", about, ""]
             yield from files([option])
 

@@ -7,7 +7,7 @@
 
 Without --page a table is printed: each number is of the last epoch, as mean ± standard error over
 the seeds. "Best epoch" is the test set's number where validation was best or, with nothing held
-back (*), where the test set itself was. Seconds are the median epoch's, without evaluation and the
+back (‡), where the test set itself was. Seconds are the median epoch's, without evaluation and the
 first; the column beside it divides them by those of the same command with estimator=backprop on
 the same machine.
 

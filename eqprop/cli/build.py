@@ -179,8 +179,12 @@ def build_solver(cfg: DictConfig, config: Config, network: Network, n_samples: i
         log.info("torch compiles the energy at the first step, which takes seconds")
         network.compile_energy()
     elif wanted is True and not solver.compiled:
-        loops = "one hidden layer of sigmoid or tanh, dynamics euler (not adaptive) or newton"
-        log.warning("device.compile=true changes nothing here: only %s with tol=0 on CPU", loops)
+        loops = "one hidden layer of sigmoid or tanh, float32 on the CPU, and dynamics=newton or"
+        log.warning(
+            "device.compile=true changes nothing here: there are loops only for %s euler (neither "
+            "adaptive nor clipped) with tol=0",
+            loops,
+        )
     return solver
 
 

@@ -1,7 +1,7 @@
 """Evaluates a run's checkpoint again, and compares with what the run recorded.
 
     eqprop-evaluate outputs/2026-01-31/12-00-00-gaussian-mnist5k-a1b2c3
-    eqprop-evaluate RUN --checkpoint best --data ../shared/data
+    eqprop-evaluate RUN --checkpoint best --data /data
 
 Exits 0 if every accuracy that was recorded at that point comes out again, 1 if one does not. It
 computes on a GPU if there is one, wherever the run did.
@@ -48,7 +48,7 @@ def check(run: Path, checkpoint: str, data: str | None) -> int:
 
     found = load.find(run, checkpoint)
     for broken in newest_valid(run)[1] if checkpoint == "last" else ():
-        print(f"warning: {broken}; {found.path} is evaluated", file=sys.stderr)
+        print(f"warning: {broken}; evaluating {found.path} instead", file=sys.stderr)
     session = session_of_run(found, {} if data is None else {"paths.data": data})
     snapshot.restore_weights(session.network, found)
     row, differ = recorded(run, int(found.meta["step"])), 0

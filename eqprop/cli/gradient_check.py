@@ -87,8 +87,13 @@ def arguments() -> argparse.Namespace:
         help="steps of the sweep: of nudged phases, or the estimator's own (1, 2, 4, …)",
     )
     add("--checkpoint", default="last", help="of RUN: last, best, or a file's name (last)")
-    add("--min-cosine", type=finite, metavar="X", help="exit 1 if a parameter's is less")
-    add("--max-error", type=finite, metavar="X", help="exit 1 if a parameter's is more")
+    add("--min-cosine", type=finite, metavar="X", help="exit 1 if a cosine is below X")
+    add(
+        "--max-error",
+        type=finite,
+        metavar="X",
+        help="exit 1 if a relative error is above X",
+    )
     add("--json", metavar="FILE", help="write all numbers; - is standard output, instead of tables")
     add("--figure", metavar="FILE", help="write error against β and steps, .png, .svg or .pdf")
     add("--config-dir", metavar="DIR", help="options of your own, as of eqprop-train")

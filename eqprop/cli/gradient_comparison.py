@@ -164,7 +164,7 @@ def _command(request: Request) -> tuple[list[str], list[str]]:
 def _composed(flags: Sequence[str], words: Sequence[str]) -> DictConfig:
     cfg = check([*flags, *words])
     if cfg is None or {"-m", "--multirun"}.intersection(flags):
-        raise ConfigError("only --config-name and --config-dir of Hydra's flags work here")
+        raise ConfigError("of Hydra's flags only --config-dir works here")
     return cfg
 
 

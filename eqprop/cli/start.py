@@ -31,7 +31,7 @@ def lines(config: Config, session: Session) -> Iterator[str]:
     epochs = f"{session.epochs} epoch{'s' * (session.epochs > 1)}"
     table = {
         "network": f"{layers_of(network)}; {parameters:,} parameters",
-        "energy": f"{type(network.local).__name__}, {_activations(parts['model'])}",
+        "energy": f"{_name_of_energy(network)}, {_activations(parts['model'])}",
         "cost": type(session.cost).__name__,
         "solver": _told(parts["dynamics"]),
         "estimator": _told(options_of("estimator", session.estimator)),
@@ -58,7 +58,7 @@ def chosen(config: Config, session: Session, origin: Any = None) -> dict[str, An
     dynamics = options_of("dynamics", solver)
     if dynamics.get("init") == "auto":
         forward = solver.feeds_forward(network)
-        dynamics["init"] = "feedforward" if forward else solver.default_init
+        dynamics["init"] = "feedforward" if forward else solver.first(network)
     activation, output = config.model.activations()
     found: dict[str, Any] = {
         "model": {"activation": activation, "output_activation": output},
@@ -73,6 +73,11 @@ def chosen(config: Config, session: Session, origin: Any = None) -> dict[str, An
         },
     }
     return found if origin is None else {**found, "init_from": origin}
+
+
+def _name_of_energy(network: Network) -> str:
+    """The class of the local terms, or of the network where that gives the energy as a whole."""
+    return type(network if network.by_autograd else network.local).__name__
 
 
 def options_of(group: str, part: Any) -> dict[str, Any]:

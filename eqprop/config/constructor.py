@@ -27,7 +27,7 @@ _TORCH: dict[str, Any] = {
     ],
     "betas": Annotated[tuple[_Share, _Share], Doc("decay of the means of gradient and square")],
     "eps": Annotated[float, Ge(0), Doc("added to the denominator")],
-    "weight_decay": Annotated[float, Ge(0), Doc("strength of the L2 penalty")],
+    "weight_decay": Annotated[float, Ge(0), Doc("strength of the weight decay")],
     "lr_decay": Annotated[float, Ge(0), Doc("lr is divided by 1 + lr_decay * steps so far")],
     "initial_accumulator_value": Annotated[float, Ge(0), Doc("where the sum of squares begins")],
     "momentum": Annotated[float, Ge(0), Doc("share of the last step that is kept")],

@@ -14,7 +14,7 @@ _WIDTH = 480  # pixels up to which a mosaic is enlarged
 
 
 def picture(x: Tensor, shape: Sequence[int]) -> npt.NDArray[Any] | None:
-    """The sample ``x`` (d,) of that shape as uint8, (height, width) or (height, width, 3).
+    """The sample ``x``, read in that shape, as uint8: (height, width) or (height, width, 3).
 
     Its lowest number becomes black and its highest white, whatever it was normalised by. None for
     what is no image: it has neither two axes nor three of which the first or last are its colours.

@@ -107,7 +107,9 @@ def judge(found: Evidence, candidate: Candidate, order: int | None, dtype: str) 
     """What limits the gradient: what lowers its error most, else the floor that it lies on."""
     error, key = found.error, f"estimator.{candidate.key}"
     by_beta, by_steps = _gain(error, found.half), _gain(error, found.twice)
-    kinks = f"when nudged, {100 * (found.moved or 0.0):.2g} % of the units or pool windows pass one"
+    kinks = (
+        f"the nudge takes {100 * (found.moved or 0.0):.2g} % of the units or pool windows over one"
+    )
     if error <= NEAR * found.least:
         return Limit("nothing", "nothing limits it: it equals the reference")
     if by_steps >= max(by_beta, HELPS):

@@ -95,8 +95,8 @@ class Hopfield(LocalEnergy):
         """Of the pieces of φ: on one, E + cost is ½ (1 + w) u² − (slope · p + v) u."""
         if not s.phi.pieces:
             raise ValueError(
-                "dynamics=exact needs a piecewise linear activation (identity, relu, leaky_relu, "
-                f"hard_sigmoid), not {s.phi.name}"
+                "dynamics=exact needs a piecewise linear activation (identity, relu, relu6, "
+                f"leaky_relu, hard_sigmoid, half_hard_sigmoid), not {s.phi.name}"
             )
         total = s.d if s.p is None else s.p
         if s.phi.is_identity:

@@ -60,6 +60,7 @@ class State:
         batch_size: samples, fixed.
         like: a tensor of the dtype and device wanted.
         generator: source of ``reset``'s noise; None is torch's own.
+        channels_last: whether pictures keep the channels of a pixel together.
 
     Attributes:
         draws: in an evaluation, what fills a layer (batch, *shape) with each sample's own noise, in

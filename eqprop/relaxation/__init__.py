@@ -1,4 +1,4 @@
-"""How the state moves to equilibrium: one solver a file, one result object."""
+"""How the state moves to equilibrium: the solvers, and the result of a phase."""
 
 from eqprop.relaxation.anderson import Anderson
 from eqprop.relaxation.euler import Euler

@@ -34,9 +34,10 @@ def recommended_solver(
 ) -> Solver:
     """The solver that suits the energy.
 
-    Newton sweeps where it is given by local terms; projected sweeps of every second layer where
-    the rate is the state, or the activations are projections (of predictive coding as many as
-    there are layers, which makes the nudged phase backpropagation); else 25 Euler steps of 0.2.
+    Projected sweeps of every second layer where the energy has that rule, and the rate is the state
+    or the activations are projections (of predictive coding as many as there are layers, which
+    makes the nudged phase backpropagation); else Newton sweeps where it is given by local terms;
+    else 25 Euler steps of 0.2.
 
     Args:
         network: what is to be relaxed.

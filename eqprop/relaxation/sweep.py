@@ -111,7 +111,9 @@ class Sweep(Solver):
                     f"model.activation={activation!r}: dynamics=exact needs one of {allowed}"
                 )
         if getattr(config.cost.constructor, "quadratic", Cost.quadratic) is Cost.quadratic:
-            raise ValueError("dynamics=exact: needs cost=mse, whose minimum is a closed form")
+            raise ValueError(
+                "dynamics=exact: needs cost=mse: only then has the minimum of a layer a closed form"
+            )
 
     def least_nudge(self, cost: Cost) -> float:
         """−1 where the rule puts the output at (… + β y) / (1 + β)."""

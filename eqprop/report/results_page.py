@@ -24,7 +24,7 @@ Every experiment of `conf/experiment`, made by
 `python scripts/results_table.py --record {record} --page {page}` from the record
 [{name}]({name}); the same command with folders of runs adds these to it.
 
-"Published" is the figure of the source that the head of the experiment's file names. Nothing is
+"Published" is the figure of the source that the head of the experiment's file names. No setting is
 tuned on the test set: what was chosen here was chosen on training samples held back, and the heads
 say what."""
 
@@ -33,9 +33,9 @@ NOTES = f"""\
 *Best epoch*: the test error of the epoch with the best validation accuracy; {BY_TEST} nothing is
 held back, as published, and the test set itself has chosen the epoch.
 *s an epoch*: the median, without evaluation and without the first; {BUSY} other work ran on the
-machine, so these are no figures of speed ([speed.md](speed.md) has those), and make no ratio.
+machine: they do not measure speed ([speed.md](speed.md) does), and no ratio is given.
 *Over backprop*: over the same command with `estimator=backprop`, on the same machine.
-*(reported)*: the runs' folders are gone, and with them seconds and curves; single dots in the
+*(reported)*: the run folders no longer exist, so there are no seconds or curves; single dots in the
 figure are what is left of them.</sub>"""
 
 

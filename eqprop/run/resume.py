@@ -148,7 +148,7 @@ def take(earlier: Earlier) -> Checkpoint | None:
     if chosen is None:
         return None
     for error in broken:
-        log.warning("%s; another one is used", error)
+        log.warning("%s; another checkpoint is used", error)
     for path in _files(earlier.folder):
         with contextlib.suppress(CheckpointError):
             if checkpoint.read(path).place <= chosen.place:

@@ -47,7 +47,9 @@ class KeptStates:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.layers, self._placed = list(state["layers"]), False
         if any(len(layer) != self.n_samples for layer in self.layers):
-            raise ValueError(f"it keeps the states of other than {self.n_samples} samples")
+            raise ValueError(
+                f"it holds the states of another number of samples than {self.n_samples}"
+            )
 
     def _place(self, state: State) -> None:
         if self._placed:

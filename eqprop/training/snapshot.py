@@ -58,7 +58,7 @@ def restore(session: Session, checkpoint: Checkpoint) -> None:
             session.latest.u[:] = state["u"]
         parts = _stateful(session)
         if parts.keys() != state.get("parts", {}).keys():
-            raise ValueError("a part of it remembers other things")
+            raise ValueError("its parts saved another state than those of this run have")
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         session.step = int(meta["step"])

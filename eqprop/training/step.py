@@ -29,7 +29,7 @@ WARM_UP = 3  # steps that are taken as written before one is captured: torch's o
 
 
 class Batch(NamedTuple):
-    """Inputs ``x`` (batch, d) with classes ``y`` (batch,); ``measure`` has the metrics filled."""
+    """Inputs ``x`` (batch, *shape), classes ``y`` (batch,); ``measure`` has the metrics filled."""
 
     x: Tensor
     y: Tensor

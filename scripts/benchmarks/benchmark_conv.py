@@ -1,6 +1,6 @@
 """What conv networks cost: training steps beside backprop's, and beside their arithmetic alone.
 
-    python scripts/benchmarks/benchmark_conv.py --data ../shared/data --threads 1
+    python scripts/benchmarks/benchmark_conv.py --data DATA --threads 1
     python scripts/benchmarks/benchmark_conv.py pcn_lenet_mnist --epochs 3 --json conv.json
 
 Each case is an experiment, its rival the same command with estimator=backprop, on MNIST (on mnist5k

@@ -1,6 +1,6 @@
 """What an epoch costs as users run it, beside a plain backprop loop over the same tensors.
 
-    python scripts/benchmarks/benchmark_epoch.py --data ../shared/data
+    python scripts/benchmarks/benchmark_epoch.py --data DATA
     python scripts/benchmarks/benchmark_epoch.py hopfield_mnist --epochs 3 --json epoch.json
     python scripts/benchmarks/benchmark_epoch.py gaussian_mnist --override dataset=digits
 

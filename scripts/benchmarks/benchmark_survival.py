@@ -1,6 +1,6 @@
 """What it costs an epoch that nothing is lost: the same training with and without all of that.
 
-    python scripts/benchmarks/benchmark_survival.py --data ../shared/data
+    python scripts/benchmarks/benchmark_survival.py --data DATA
     python scripts/benchmarks/benchmark_survival.py hopfield_mnist_fast --limit 6000 --epochs 9
 
 With: every step is checked for numbers that are not finite and asks whether a signal has come,

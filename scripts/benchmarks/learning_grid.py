@@ -43,11 +43,11 @@ HEAD = """# What learns with what
 
 Three epochs of {data} digits (1 000 of them, batches of 20, 32 hidden units, Adam with `optimizer.lr=3e-3`), 150 steps: enough to
 tell what learns from what does not, not what is best. Test accuracy in %; chance is 10. *refused*: the command ends with a line
-before it trains. A number with a letter: a line is printed, which stands below the table, and in brackets is the accuracy with
-the first setting that it says to choose.
+before it trains. A letter marks a cell whose run prints a warning, listed below the table; in brackets is the accuracy with the first
+setting that the warning says to choose.
 
 The lines are found by looking at a few training samples before the first step and after the first and the third epoch: at their
-gradient with the nudge and with a nudge that pulls at nothing, which shows what is drift of phases that have not come to rest;
+gradient with the nudge and with a nudge of no force, which shows how much of it is drift of phases that have not come to rest;
 at weights whose gradient is 0 or far below the largest; and at a cost that rises.
 
 <sub>`python scripts/benchmarks/learning_grid.py --out docs/learning.md`</sub>

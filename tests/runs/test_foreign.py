@@ -198,7 +198,11 @@ def test_a_class_by_its_path_alone(lab: Path) -> None:
 
 def test_an_energy_needs_no_other_choice(lab: Path) -> None:
     """A class with `energy(u)` and its option are enough, whatever the defaults are."""
-    assert mine(*QUICK, "model=mine", cwd=lab).succeeded().status["state"] == "done"
+    ran = mine(*QUICK, "model=mine", cwd=lab).succeeded()
+    assert ran.status["state"] == "done"
+    told = {line.split()[0]: line for line in ran.out.partition("epoch 1/1")[0].splitlines()}
+    assert "Energy," in told["energy"].split()
+    assert told["solver"].endswith("init normal")  # nothing is known of it at zeros
 
 
 def test_keys_that_a_class_hands_on_to_ours(lab: Path) -> None:

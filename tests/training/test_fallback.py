@@ -46,7 +46,7 @@ def test_the_newest_valid_one_is_used(cwd: Path) -> None:
     assert ran.code == 0
     warnings = [line for line in ran.out.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 2
-    assert all("checksum does not hold; another one is used" in line for line in warnings)
+    assert all("checksum does not hold; another checkpoint is used" in line for line in warnings)
     assert learnt(cwd / "a") == learnt(cwd / "alone")
     assert (files / "last.pt.aside").exists()
 

@@ -107,7 +107,7 @@ def test_a_solver_that_remembers_gets_its_memory_back(tmp_path: Path) -> None:
     run.solver.seen = 7
     snapshot.restore(other, written(run, tmp_path))
     assert other.solver.seen == 7
-    with pytest.raises(CheckpointError, match="remembers other things"):
+    with pytest.raises(CheckpointError, match="another state"):
         snapshot.restore(fresh(), written(run, tmp_path))
 
 
