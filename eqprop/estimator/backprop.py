@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eqprop.estimator.estimator import Estimate, Update, laid_out, target_for
+from eqprop.estimator.estimator import Estimate, Update, laid_out, refuse_clamped, target_for
 from eqprop.estimator.feed_forward import FeedForward
 from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
@@ -33,6 +33,7 @@ class Backprop(FeedForward):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
+        refuse_clamped(state, self)
         target, parameters = target_for(state, target), list(network.parameters())
         with torch.enable_grad():
             output = network.feed_forward_output(state.u[0])

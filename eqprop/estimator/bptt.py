@@ -17,6 +17,7 @@ from eqprop.estimator.estimator import (
     measured_energy,
     measured_layers,
     measured_relaxation,
+    refuse_clamped,
     target_for,
 )
 from eqprop.network import Cost, Network, State
@@ -74,6 +75,7 @@ class BackpropThroughTime(Estimator):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
+        refuse_clamped(state, self)
         target, parameters = target_for(state, target), list(network.parameters())
         with torch.no_grad(), state.held():
             free, n_steps = self._first_steps(network, state, solver, measure)

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.estimator.estimator import Estimate, Update, target_for
+from eqprop.estimator.estimator import Estimate, Update, refuse_clamped, target_for
 from eqprop.estimator.feed_forward import FeedForward
 from eqprop.network import Cost, Network, State, WeightGradient
 from eqprop.relaxation import Solver
@@ -64,6 +64,7 @@ class DualPropagation(FeedForward):
         update: Update | None = None,
         measure: bool = False,
     ) -> Estimate:
+        refuse_clamped(state, self)
         target = target_for(state, target)
         if self._sum is None or not self._sum.fits(network):
             self._sum = WeightGradient(network)

@@ -115,6 +115,16 @@ def target_for(state: State, target: Tensor) -> Tensor:
     return fitting(target, state.u[-1])
 
 
+def refuse_clamped(state: State, estimator: Estimator) -> None:
+    """Raise ValueError if a layer above the input is held: for estimators that would move it."""
+    held = [layer for layer, clamped in enumerate(state.clamped) if clamped and layer]
+    if held:
+        raise ValueError(
+            f"layer {held[0]} is clamped, and {type(estimator).__name__} holds the input alone; "
+            "release it, or choose EquilibriumPropagation"
+        )
+
+
 def nudged(cost: Cost, target: Tensor, beta: float | Tensor) -> Nudge:
     """The nudge β C with β as a tensor beside the target."""
     if isinstance(beta, Tensor):

@@ -75,8 +75,12 @@ class ImplicitDifferentiation(Estimator):
             free = solver.free_phase(network, state, measure)
             at = Linearised(network, state, held_units(network, state, solver))
             pull = at.flat(
-                [torch.zeros_like(state.u[layer]) for layer in state.free[:-1]]
-                + [cost.gradient(state.u[-1], target, torch.empty_like(state.u[-1]))]
+                [
+                    cost.gradient(state.u[-1], target, torch.empty_like(state.u[-1]))
+                    if layer == network.n_layers - 1
+                    else torch.zeros_like(state.u[layer])
+                    for layer in state.free
+                ]
             )
             stiff = at.flat(own_curvatures(network, state)).masked_fill_(at.held, 1.0)
             solve = solve_normal if network.asymmetric else solve_symmetric

@@ -88,7 +88,7 @@ class Edge(nn.Module, ClosedForms, ABC):
         ``memory`` is of this edge and one state: ``pull`` and ``gradient`` get it as it is left.
         """
         product = self.forward(r)
-        out.copy_(product if add is None else product.add_(add))
+        out.copy_(product if add is None else product + add)  # it may be r itself
 
     def pull(
         self, r: Tensor, signal: Tensor, out: Tensor, add: Tensor | None, memory: Memory
@@ -147,14 +147,18 @@ class Edge(nn.Module, ClosedForms, ABC):
             product = self.forward(leaf)
             dual = torch.zeros_like(product, requires_grad=True)
             (pulled,) = grad(product, leaf, dual, create_graph=True)  # linear in dual
-        probe, norm = torch.ones_like(leaf), leaf.new_ones(())
-        for _ in range(8):
-            (forward,) = grad(pulled, dual, probe, retain_graph=True)
-            (back,) = grad(product, leaf, forward, retain_graph=True)
-            norm = torch.linalg.vector_norm(back)
-            probe = back / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        places = torch.arange(1, leaf.numel() + 1, dtype=leaf.dtype, device=leaf.device)
+        norms = []
+        for start in (torch.ones_like(leaf), torch.sin(12.9898 * places).view_as(leaf)):
+            probe = start  # an edge may annihilate one of them
+            for _ in range(8):
+                (forward,) = grad(pulled, dual, probe, retain_graph=True)
+                (back,) = grad(product, leaf, forward, retain_graph=True)
+                norm = torch.linalg.vector_norm(back)
+                probe = back / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+            norms.append(norm)
         largest = float(stiffness.max()) if isinstance(stiffness, Tensor) else stiffness
-        return norm.detach() * largest
+        return torch.maximum(*norms).detach() * largest
 
 
 def alias(x: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ class LocalEnergy(ClosedForms, ABC):
             value = self.value(u, r, d, s.phi)
             if not value.requires_grad:
                 return out.zero_()
-            (found,) = torch.autograd.grad(value.sum(), leaf)
+            (found,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
         return out.copy_(found)
 
 
@@ -218,13 +218,16 @@ class InputTerms(LocalEnergy):
         found = self.local.input_term(u)
         return torch.zeros_like(u) if found is None else found
 
+    def rate_phi(self, phi: Activation) -> Activation:
+        return self.local.rate_phi(phi)
+
 
 def _second(values: Tensor, leaf: Tensor) -> Tensor:
     """The second derivative of each element of ``values`` by its own element of ``leaf``."""
     zeros = torch.zeros_like(leaf)
     if not values.requires_grad:
         return zeros
-    (first,) = torch.autograd.grad(values.sum(), leaf, create_graph=True)
+    (first,) = torch.autograd.grad(values.sum(), leaf, create_graph=True, materialize_grads=True)
     if not first.requires_grad:
         return zeros
     (second,) = torch.autograd.grad(first.sum(), leaf, allow_unused=True)

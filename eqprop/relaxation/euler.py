@@ -112,6 +112,15 @@ class Euler(Solver):
             self._energy = network.energies(state, nudge)
             self._size = torch.full_like(self._energy, self.dt / self.tau)
 
+    def initialise(self, network: Network, state: State) -> bool:
+        found = super().initialise(network, state)
+        if self.clip is None:
+            return found
+        self._project(network, state)  # which may leave the equilibrium of a feed-forward pass
+        for layer in state.free:
+            state.moved(layer)
+        return False
+
     def move(self) -> Move | None:
         """What a compiled loop has to do in a step, where there is one for it."""
         plain = not self.adaptive and self.clip is None

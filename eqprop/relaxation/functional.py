@@ -86,7 +86,7 @@ def _projected(
             at = alias(nudged_at(local, site))
             (pull,) = torch.autograd.grad(nudge.energy(at).sum(), at, create_graph=True)
         if isinstance(pull, Tensor) and place == "outside":
-            return local.project(site, None, None) - pull
+            return local.project(site, None, None) - pull / local.scale
         return local.project(site, pull, None)
 
 

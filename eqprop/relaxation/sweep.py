@@ -173,7 +173,7 @@ class Sweep(Solver):
         if self.order == "synchronous":
             layers = self._move_together(network, state, nudge, layers)
         for layer in layers:
-            if layer in rests and (nudge is None or layer < network.n_layers - 1):
+            if layer in rests and network.nudge_at(state, layer, nudge) is None:
                 continue  # the nudge has not reached it
             self.move_layer(network, state, nudge, layer)
             state.moved(layer)
@@ -183,19 +183,20 @@ class Sweep(Solver):
     ) -> list[int]:
         """Move all that are states, given the others as they were; returns what reads them."""
         together = [layer for layer in layers if not network.terms[layer].reads_out]
-        for layer, site in zip(together, sites_of(network, state, together), strict=True):
-            self._put(network, state, nudge, layer, site)
+        sites = sites_of(network, state, together)
+        nudges = [network.nudge_at(state, layer, nudge) for layer in together]
+        for layer, site, own in zip(together, sites, nudges, strict=True):
+            self._put(network, state, own, layer, site)
         for layer in together:
             state.moved(layer)
         return [layer for layer in layers if layer not in together]
 
     def move_layer(self, network: Network, state: State, nudge: Nudge | None, layer: int) -> None:
         """Move one layer by the rule."""
-        site = network.site(state, layer)
+        site, own = network.site(state, layer), network.nudge_at(state, layer, nudge)
         if self.rule != "newton":
-            self._put(network, state, nudge, layer, site)
+            self._put(network, state, own, layer, site)
             return
-        own = network.nudge_at(state, layer, nudge)
         u, share = state.u[layer], self.dt / self.tau
         move = newton_move(network, state, layer, site, own, self.clip)
         old = state.work[layer].copy_(u) if network.rate_phi[layer].pieces else u
@@ -209,11 +210,10 @@ class Sweep(Solver):
     def _put(
         self, network: Network, state: State, nudge: Nudge | None, layer: int, site: Site
     ) -> None:
-        """Move one layer by the rule exact or projected, given the others as ``site`` has them."""
-        own = network.nudge_at(state, layer, nudge)
+        """Move one layer by the rule exact or projected; ``nudge`` is what nudges this one."""
         u, share = state.u[layer], self.dt / self.tau
         out = u if share == 1.0 else state.gradient[layer]
-        target = self._target(network, state, layer, site, own, out)
+        target = self._target(network, state, layer, site, nudge, out)
         if target is not u:
             u.lerp_(target, share)
 
@@ -237,7 +237,7 @@ class Sweep(Solver):
         pull = nudge.gradient(nudged_at(terms, site), state.pulled[layer])
         if self.nudge == "inside":
             return terms.project(site, pull, out)
-        return torch.sub(terms.project(site, None, out), pull, out=out)
+        return torch.sub(terms.project(site, None, out), pull, alpha=1.0 / terms.scale, out=out)
 
 
 class Newton(Sweep):

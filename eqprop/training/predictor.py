@@ -86,6 +86,7 @@ class Predictor:
     batch_size: int = 1000
 
     @torch.no_grad()
+    @torch.inference_mode(False)  # energies without closed forms need autograd
     def __call__(self, network: Network, x: Tensor | Array) -> Tensor:
         """The outputs (batch, *shape) for samples (batch, *sample): see `Network.forward`."""
         like = next(network.parameters(), torch.empty(0))
