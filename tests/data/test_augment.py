@@ -213,6 +213,7 @@ def test_one_of_one_s_own() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_gpu_sees_the_same_pictures_and_nothing_waits_for_it() -> None:
     keys = {"normalize": SCALED, "augment": AUGMENT, "validation": 0.25}
     there = Photographs("", 10, **keys).load("cuda", torch.float64)
