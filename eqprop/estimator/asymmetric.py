@@ -19,6 +19,7 @@ from eqprop.estimator.estimator import (
     measured_layers,
     measured_relaxation,
     nudged,
+    refuse_low_nudge,
     target_for,
 )
 from eqprop.estimator.implicit import held_units
@@ -109,6 +110,9 @@ class AsymmetricEquilibriumPropagation(Estimator):
                 "follow jumps where another pixel becomes the largest; average and soft pools, and "
                 "energies with a feed-forward pass, are safe"
             )
+
+    def check_with(self, solver: Solver, cost: Cost) -> None:
+        refuse_low_nudge(self, self.beta, solver, cost)
 
     def remedies(self) -> dict[str, float]:
         return {"estimator.beta": self.beta}

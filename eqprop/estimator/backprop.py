@@ -7,7 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eqprop.estimator.estimator import Estimate, Update, laid_out, refuse_clamped, target_for
+from eqprop.estimator.estimator import (
+    Estimate,
+    Update,
+    parameter_gradient,
+    refuse_clamped,
+    target_for,
+)
 from eqprop.estimator.feed_forward import FeedForward
 from eqprop.network import Cost, Network, State
 from eqprop.relaxation import Solver
@@ -38,8 +44,7 @@ class Backprop(FeedForward):
         with torch.enable_grad():
             output = network.feed_forward_output(state.u[0])
             loss = cost.cost(output, target).mean()
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = laid_out(found, parameters)
+            gradients = parameter_gradient([loss], parameters)
         metrics: dict[str, float] = {}
         if measure:
             with state.held():

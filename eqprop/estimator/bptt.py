@@ -13,10 +13,10 @@ from eqprop.estimator.estimator import (
     Estimate,
     Estimator,
     Update,
-    laid_out,
     measured_energy,
     measured_layers,
     measured_relaxation,
+    parameter_gradient,
     refuse_clamped,
     target_for,
 )
@@ -84,7 +84,7 @@ class BackpropThroughTime(Estimator):
                 for _ in range(n_steps):
                     u = solver.next(network, u, None)
                 loss = cost.cost(u[-1], target).mean()
-                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+                gradients = parameter_gradient([loss], parameters)
             for layer in state.free:
                 state.u[layer] = u[layer].detach()
                 state.moved(layer)
@@ -93,7 +93,6 @@ class BackpropThroughTime(Estimator):
                 free = _whole(free, n_steps, solver.relax(network, state, None, 0, True))
                 metrics = measured_energy(network, state, "free", cost, target)
                 metrics |= measured_relaxation("free", free) | measured_layers(network, state)
-        gradients = laid_out(found, parameters)
         return Estimate(gradients, state.u[-1].clone(), {"free": free}, metrics)
 
     def capture_obstacle(self) -> str | None:

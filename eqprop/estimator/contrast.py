@@ -16,6 +16,7 @@ from eqprop.estimator.estimator import (
     measured_layers,
     measured_relaxation,
     nudged,
+    refuse_low_nudge,
     target_for,
 )
 from eqprop.network import Cost, Network, Nudge, State, WeightGradient
@@ -96,13 +97,7 @@ class Contrast(Estimator):
 
     def check_with(self, solver: Solver, cost: Cost) -> None:
         lowest = min((beta for beta, _ in self.phases), default=0.0)
-        if lowest <= (least := solver.least_nudge(cost)):
-            keys = ", ".join(f"{key}={value:g}" for key, value in self.remedies().items())
-            raise ValueError(
-                f"{keys or type(self).__name__}: its nudge of {lowest:g} is too low: this "
-                f"dynamics.rule divides by 1 + beta and needs nudges > {least:g}; choose a smaller "
-                "strength, or dynamics=newton"
-            )
+        refuse_low_nudge(self, lowest, solver, cost)
 
     def nudges(self, cost: Cost, target: Tensor) -> Iterator[tuple[str, Nudge]]:
         last = [beta for beta, _ in self.phases if beta != 0.0][-1]

@@ -39,6 +39,11 @@ class ClampedContrast(Contrast):
         self, network: Network, state: State, solver: Solver, nudge: Nudge, measure: bool
     ) -> Relaxation:
         last = network.n_layers - 1
+        if state.clamped[last]:
+            raise ValueError(
+                f"the output is clamped, and {type(self).__name__} has to move it: release it, or "
+                "choose EquilibriumPropagation"
+            )
         state.clamp(last, self.clamped_output(state.u[last], nudge).clamp_(*network.domains[last]))
         try:
             return solver.relax(network, state, None, solver.n_nudged, measure)

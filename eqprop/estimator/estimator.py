@@ -125,6 +125,17 @@ def refuse_clamped(state: State, estimator: Estimator) -> None:
         )
 
 
+def refuse_low_nudge(estimator: Estimator, lowest: float, solver: Solver, cost: Cost) -> None:
+    """Raise ValueError if ``lowest``, the least of the nudges, is too low for the solver."""
+    if lowest <= (least := solver.least_nudge(cost)):
+        keys = ", ".join(f"{key}={value:g}" for key, value in estimator.remedies().items())
+        raise ValueError(
+            f"{keys or type(estimator).__name__}: its nudge of {lowest:g} is too low: this "
+            f"dynamics.rule divides by 1 + beta and needs nudges > {least:g}; choose a smaller "
+            "strength, or dynamics=newton"
+        )
+
+
 def nudged(cost: Cost, target: Tensor, beta: float | Tensor) -> Nudge:
     """The nudge β C with β as a tensor beside the target."""
     if isinstance(beta, Tensor):
@@ -132,13 +143,30 @@ def nudged(cost: Cost, target: Tensor, beta: float | Tensor) -> Nudge:
     return Nudge(cost, target, target.new_full((), beta))  # a fill, which can be captured
 
 
-def laid_out(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """What autograd has found for the parameters, in their layout in memory; zeros for None.
+def parameter_gradient(
+    of: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    along: Sequence[Tensor] | None = None,
+    retain_graph: bool = False,
+) -> list[Tensor]:
+    """Σ along · ∂of/∂θ by autograd, in the parameters' layout in memory; along scalars if None.
 
-    Fused optimizers go through a gradient in the order of its parameter, whatever its strides.
+    Zeros for parameters that play no part in it, or that require no gradient. Fused optimizers go
+    through a gradient in the order of its parameter, whatever its strides.
     """
     gradients = [torch.zeros_like(p) for p in parameters]
-    for i, gradient in enumerate(found):
+    places = [i for i, p in enumerate(parameters) if p.requires_grad]
+    kept = [i for i, x in enumerate(of) if x.requires_grad]
+    if not (places and kept):
+        return gradients
+    found = torch.autograd.grad(
+        [of[i] for i in kept],
+        [parameters[i] for i in places],
+        None if along is None else [along[i] for i in kept],
+        retain_graph=retain_graph,
+        allow_unused=True,
+    )
+    for i, gradient in zip(places, found, strict=True):
         if gradient is not None:
             same = gradient.stride() == gradients[i].stride()
             gradients[i] = gradient if same else gradients[i].copy_(gradient)

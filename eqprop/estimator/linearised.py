@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eqprop.estimator.estimator import laid_out
+from eqprop.estimator.estimator import parameter_gradient
 from eqprop.network import Network, State
 
 
@@ -49,7 +49,8 @@ class Linearised:
 
     def parameter_gradient(self, v: Tensor) -> list[Tensor]:
         """⟨(∂f/∂θ)ᵀ v⟩, ⟨⟩ the batch mean: one tensor a parameter."""
-        return laid_out(self._pulled(self.parameters, v / self.batch_size), self.parameters)
+        along = self._parts(v / self.batch_size)
+        return parameter_gradient(self.forces, self.parameters, along, retain_graph=True)
 
     def _parts(self, v: Tensor) -> list[Tensor]:
         parts = torch.split(v, [layer[0].numel() for layer in self.layers], 1)

@@ -68,10 +68,13 @@ class CEnergy(Cost):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        if "cost" in vars(cls):
-            cls._given_cost = cls.cost  # type: ignore[method-assign]
-        elif "compute_energy" in vars(cls):  # given alone: it is what trains
-            cls.cost = _cost_by_energy  # type: ignore[method-assign,assignment]
+        for base in cls.__mro__[: cls.__mro__.index(CEnergy)]:  # mixins too
+            if vars(base).get("cost", _cost_by_energy) is not _cost_by_energy:
+                cls._given_cost = base.cost  # type: ignore[attr-defined,method-assign]
+                break
+            if "compute_energy" in vars(base):  # given alone: it is what trains
+                cls.cost = _cost_by_energy  # type: ignore[method-assign]
+                break
         super().__init_subclass__(**options)
 
     def _given_cost(self, u_last: Tensor, target: Tensor) -> Tensor:

@@ -122,16 +122,17 @@ class Edge(nn.Module, ClosedForms, ABC):
 
         One tensor of ``out`` for each of ``weights()``.
         """
-        weights = list(self.weights())
-        if not weights:
+        for buffer in out if not add else ():
+            buffer.zero_()
+        learn = [(p, to) for p, to in zip(self.weights(), out, strict=True) if p.requires_grad]
+        if not learn:
             return
+        weights, buffers = zip(*learn, strict=True)
         with torch.enable_grad():
             found = torch.autograd.grad(
                 self.forward(r.detach()), weights, signal, allow_unused=True
             )
-        for buffer, grad in zip(out, found, strict=True):
-            if not add:
-                buffer.zero_()
+        for buffer, grad in zip(buffers, found, strict=True):
             if grad is not None:
                 buffer.add_(grad, alpha=scale)
 

@@ -65,11 +65,19 @@ class Field:
         return pressure
 
     @torch.enable_grad()
-    def force(self, layer: int) -> Tensor:
-        """V of ``layer``."""
-        here = alias(self.u[layer])
-        (pulled,) = _grad(self.rate_phi[layer](here), here, self.pressure(layer))
-        found: Tensor = (pulled - self._partials(layer)[0]) * self.terms[layer].scale
+    def force(self, layer: int, at: Tensor | None = None) -> Tensor:
+        """V of ``layer``; with ``at`` what it would follow there, under the same d and p."""
+        here = alias(self.u[layer] if at is None else at)
+        rate = self.rate_phi[layer](here)
+        (pulled,) = _grad(rate, here, self.pressure(layer))
+        own = self._partials(layer)[0] if at is None else self._of_state(layer, here, rate)
+        found: Tensor = (pulled - own) * self.terms[layer].scale
+        return found
+
+    def _of_state(self, layer: int, at: Tensor, rate: Tensor) -> Tensor:
+        u, r = alias(at), alias(rate)
+        value = self.terms[layer].value(u, r, self.drive(layer), self.phi[layer])
+        (found,) = _grad(value.sum(), u)
         return found
 
     def _partials(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from eqprop.network.cost import per_sample
 from eqprop.network.edge import Edge
@@ -90,7 +92,7 @@ class WeightGradient:
                 if not _summed(state, edge):
                     rate = network.rate(state, edge.source)
                     memory = state.memory[edge]
-                    edge.gradient(rate, signal, scale, self._of_edge[edge], not first, memory)
+                    _of(edge)(rate, signal, scale, self._of_edge[edge], not first, memory)
 
     @torch.no_grad()
     def finish(self, state: State) -> list[Tensor]:
@@ -117,7 +119,7 @@ class WeightGradient:
             for edge in self.network.into[layer]:
                 if edge in rates:
                     memory = state.memory[edge]
-                    edge.gradient(rates[edge], signal, scale, self._of_edge[edge], False, memory)
+                    _of(edge)(rates[edge], signal, scale, self._of_edge[edge], False, memory)
             if bias is not None:
                 rest = [dim for dim in range(signal.dim()) if dim != 1]
                 torch.sum(signal.real, rest, out=bias).mul_(scale)
@@ -136,14 +138,23 @@ class WeightGradient:
         parameters: Sequence[Tensor],
         buffers: Sequence[Tensor],
     ) -> None:
+        for buffer in buffers if first else ():
+            buffer.zero_()
+        learn = [(p, to) for p, to in zip(parameters, buffers, strict=True) if p.requires_grad]
         with torch.enable_grad():
             loss = (self.network.energy([layer.detach() for layer in state.u]) * c).mean()
-            grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if not (learn and loss.requires_grad):
+            return
+        parameters, buffers = zip(*learn, strict=True)
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         for buffer, grad in zip(buffers, grads, strict=True):
-            if first:
-                buffer.zero_()
             if grad is not None:
                 buffer.add_(grad)
+
+
+def _of(edge: Edge) -> Callable[..., None]:
+    """The edge's gradient by its parameters, which are not its weights where torch makes these."""
+    return partial(Edge.gradient, edge) if is_parametrized(edge) else edge.gradient
 
 
 def _summed(state: State, edge: Edge) -> bool:

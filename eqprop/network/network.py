@@ -77,6 +77,12 @@ class Network(nn.Module):
         self.domains = [everywhere, *(terms.domain(phi) for terms, phi in above)]
         self.bounded = any(domain != everywhere for domain in self.domains)
         check_edges(self.shapes, self.edges)
+        if self.terms[-1].reads_out and self.out_of[-1]:
+            to = self.out_of[-1][0].target
+            raise ValueError(
+                f"model.readout=true: an output that is only read out drives nothing, but an edge "
+                f"goes from it to layer {to}; leave the edge out, or choose model.readout=false"
+            )
         self.order, self.cycle = in_order(self.n_layers, self.edges)
         if self.cycle and local.feedforward:
             path = " -> ".join(map(str, self.cycle))

@@ -114,7 +114,11 @@ class RateHopfield(LocalEnergy):
         self.readout = readout
 
     def of_output(self) -> LocalEnergy:
-        return Readout() if self.readout else self
+        if not self.readout:
+            return self
+        read = Readout()
+        read.scale = self.scale
+        return read
 
     def value(self, u: Tensor, r: Tensor, d: Tensor, phi: Activation) -> Tensor:
         return phi.primitive(u) - r * d

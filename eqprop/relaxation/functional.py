@@ -42,7 +42,6 @@ def swept(
                 cost = Quadratic() if own is None else own.quadratic()
                 site = network.site(state, layer)
                 target = network.terms[layer].minimise(site, cost, torch.empty_like(old))
-                state.u[layer] = target
             move = _newton_move(network, state, own, layer, found, target)
             found[layer] = torch.lerp(old, target - move + move.detach(), share)
         else:
@@ -56,15 +55,19 @@ def swept(
 def _newton_move(
     network: Network, state: State, nudge: Nudge | None, layer: int, u: list[Tensor], at: Tensor
 ) -> Tensor:
-    """∂F/∂u over its curvature with ``layer`` at ``at``, where ``state`` is too."""
+    """∂F/∂u over its curvature with ``layer`` at ``at``, under the d and p of the layers ``u``.
+
+    ``state`` has the numbers of ``u``.
+    """
     with torch.no_grad():
-        closed, curvature = network.newton_terms(state, layer, network.site(state, layer), nudge)
+        site, there = network.site(state, layer), at.detach()
+        site = site._replace(u=there, r=network.rate_phi[layer](there))
+        closed, curvature = network.newton_terms(state, layer, site, nudge)
         least, scale = network.terms[layer].own_curvature, network.local.scale
         divisor, closed = curvature.abs().clamp_min(least).mul_(scale), closed * scale
     with torch.enable_grad():
         here = alias(at)
-        layers = [here if i == layer else other for i, other in enumerate(u)]
-        gradient = -network.field(layers, [layer])[0]
+        gradient = -network.field_parts(u).force(layer, here)
         if nudge is not None:
             (pull,) = torch.autograd.grad(nudge.energy(here).sum(), here, create_graph=True)
             gradient = gradient + pull

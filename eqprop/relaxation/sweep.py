@@ -116,9 +116,11 @@ class Sweep(Solver):
             )
 
     def least_nudge(self, cost: Cost) -> float:
-        """−1 where the rule puts the output at (… + β y) / (1 + β)."""
-        divides = self.rule != "newton" and type(cost).quadratic is not Cost.quadratic
-        return -1.0 if divides else -math.inf
+        """−1 / w where the rule puts the output at (… + β v) / (1 + β w)."""
+        if self.rule == "newton" or (found := cost.quadratic(torch.zeros(1, 1))) is None:
+            return -math.inf
+        w = float(torch.as_tensor(found.w).max())
+        return -1.0 / w if w > 0.0 else -math.inf
 
     def seeks_equilibrium(self, network: Network) -> bool:
         """Not where the sweeps stand for a backward pass: as many as there are layers do."""
@@ -251,7 +253,11 @@ class Newton(Sweep):
 
 
 class Exact(Sweep):
-    """Sweeps by the rule ``exact``, the output layer first: the energy can never rise."""
+    """Sweeps by the rule ``exact``, the output layer first: the energy cannot rise.
+
+    It can with an edge from a layer to itself, or a soft pool above: there, what a layer receives
+    depends on its own state, which counts as held.
+    """
 
     capturable: ClassVar = True
     moves_complex: ClassVar = True

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
 from eqprop.config.layers import activations, edge_of, skip_of
-from eqprop.config.targets import check_base, locate
+from eqprop.config.targets import BASES, check_base, locate
 from eqprop.data import Dataset
 from eqprop.network import CEnergy, Edge, Network, Skip, chain
 from eqprop.network.edge import Shape
-from eqprop.relaxation import Solver, recommended_solver
+from eqprop.relaxation import Solver
 from eqprop.run.checkpoint import Checkpoint, CheckpointError
 from eqprop.run.errors import ConfigError
 from eqprop.run.resume import newest_valid
@@ -136,8 +137,7 @@ def refuse_foreign(found: Checkpoint, groups: Collection[str] = PARTS) -> None:
             if group in OPTIONAL and found.meta["config"].get(group) is None:
                 continue
             target = str(found.meta["config"][group]["_target_"])
-            if group != "dynamics" or locate(target) is not recommended_solver:
-                _class_of(group, target)
+            _class_of(group, target)
         if augment := found.meta["config"]["dataset"].get("augment"):
             _class_of("dataset.augment", augment["_target_"])
     except (KeyError, TypeError, ConfigError) as error:
@@ -201,12 +201,19 @@ def solver_of(make: Callable[..., Any], dynamics: Mapping[str, Any], network: Ne
 
 
 def _class_of(group: str, target: Any) -> Any:
-    """The class, if it is one of the group: a checkpoint is data, not code to run."""
-    found = locate(str(target))
+    """The class, if it is one of the group: a checkpoint is data, not code to run.
+
+    Or a function that says by an annotation that it returns such a class.
+    """
+    found = made = locate(str(target))
     if not isinstance(found, type):
-        raise ConfigError(f"{target} is no class")
+        with suppress(Exception):  # of names that are imported for types alone, for example
+            made = get_type_hints(found).get("return")
+    if not isinstance(made, type):
+        of = " or ".join(BASES[group])
+        raise ConfigError(f"{target} is no class, and does not say what it returns (-> {of})")
     try:
-        check_base(group, found)
+        check_base(group, made)
     except ConfigError as error:
         raise ConfigError(f"{target}: {error}") from error
     return found

@@ -26,12 +26,13 @@ def build_optimizer(
     """The optimizer of ``cfg.optimizer``, fused where torch has that, or ConfigError.
 
     A list ``lr`` gives each weighted layer its own rate. ``clip_norm`` is the training step's.
-    ``trained`` are the parameters that it moves; None: all.
+    ``trained`` are the parameters that it moves; None: all that require a gradient.
     """
     options: Any = OmegaConf.to_container(node, resolve=True)
     options.pop("clip_norm", None)
-    rates, moved = options.get("lr"), network.parameters() if trained is None else trained
-    parameters: Any = list(moved)
+    rates = options.get("lr")
+    learn = [p for p in network.parameters() if p.requires_grad]
+    parameters: Any = learn if trained is None else list(trained)
     if isinstance(rates, list):
         parameters = by_layer(network, rates, parameters)
         options["lr"] = rates[0]  # each group has its own

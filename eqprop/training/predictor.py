@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from eqprop.network import Network, State
 from eqprop.relaxation import Solver, recommended_solver
 from eqprop.run.errors import ConfigError
 from eqprop.training.noise import Noise
+
+_DISTURBING = Lock()
+"""Held by the thread that predicts under noise, which changes weights for as long."""
 
 
 class Answering:
@@ -92,14 +96,15 @@ class Predictor:
         like = next(network.parameters(), torch.empty(0))
         prepared = self.prepared(network, x, like)
         solver = recommended_solver(network) if self.solver is None else self.solver
-        if self.noise is not None:
-            self.noise.begin(network, self.seed)
-        answering = Answering(network, solver, self.estimator, self.seed, self.noise)
         outputs = like.new_empty(len(prepared), *network.shapes[-1])
-        for start in range(0, len(prepared), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            with answering.to(prepared[part]) as state, state.reading():
-                outputs[part] = state.u[-1]
+        with nullcontext() if self.noise is None else _DISTURBING:
+            if self.noise is not None:
+                self.noise.begin(network, self.seed)
+            answering = Answering(network, solver, self.estimator, self.seed, self.noise)
+            for start in range(0, len(prepared), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                with answering.to(prepared[part]) as state, state.reading():
+                    outputs[part] = state.u[-1]
         return outputs
 
     def prepared(self, network: Network, x: Tensor | Array, like: Tensor) -> Tensor:
@@ -109,7 +114,8 @@ class Predictor:
             ValueError: if samples of that shape or dtype do not fit the network.
         """
         if not isinstance(x, Tensor):
-            x = torch.as_tensor(np.asarray(x))
+            array = np.asarray(x)  # of any strides and byte order, and perhaps not writable
+            x = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
         pad, normalize = (0, None) if self.dataset is None else self._of(self.dataset)
         if not x.is_floating_point() and (self.dataset is None or x.dtype != torch.uint8):
             allowed = "floating point" + ("" if self.dataset is None else ", or uint8 of 0 ... 255")
@@ -118,7 +124,8 @@ class Predictor:
         if x.dim() < 2:
             what = f"x has the shape {tuple(x.shape)}"
             raise ValueError(f"{what}, not (batch, *sample): one sample is x[None]")
-        pictures = as_pictures(x, wanted, pad)
+        of_channels = normalize is not None and isinstance(normalize[0], Sequence)
+        pictures = as_pictures(x, wanted, pad, bool(pad or of_channels))
         try:
             prepare = Preparation(pad, normalize, pictures.shape[1:])
         except (ConfigError, ValueError) as error:
@@ -141,10 +148,18 @@ class Predictor:
         return dataset.pad, dataset.normalize
 
 
-def as_pictures(x: Tensor, wanted: tuple[int, ...], pad: int) -> Tensor:
-    """``x`` (batch, *sample) with channels where samples are pictures, or can be taken for such."""
+def as_pictures(x: Tensor, wanted: tuple[int, ...], pad: int, square: bool = False) -> Tensor:
+    """``x`` (batch, *sample) with channels where samples are pictures, or can be taken for such.
+
+    With ``square`` they are square ones, grey or in colours, where the network takes them flat.
+    """
     if x.dim() == 3:
         return x.unsqueeze(1)
+    for channels in (1, 3) if square and x.dim() == 2 and len(wanted) == 1 else ():
+        side = math.isqrt(x.shape[1] // channels)
+        sizes = channels * side**2, channels * (side + 2 * pad) ** 2
+        if sizes == (x.shape[1], wanted[0]):
+            return x.view(len(x), channels, side, side)
     if x.dim() == 2 and len(wanted) == 3:
         channels, height, width = wanted[0], wanted[1] - 2 * pad, wanted[2] - 2 * pad
         if x.shape[1] == channels * height * width:

@@ -172,11 +172,11 @@ def evaluate(
     """
     answering = session.answering()
     correct = torch.zeros((), dtype=torch.int64, device=split.device)
-    energy = torch.zeros((), dtype=split.x.dtype, device=split.device)
+    energy = torch.zeros((), dtype=torch.float64, device=split.device)
     cost = torch.zeros((), dtype=torch.float64, device=split.device)
     for x, y in split.batches(session.eval_batch_size):
         with answering.to(x) as state:
-            energy += session.network.energies(state).sum()
+            energy += session.network.energies(state).sum(dtype=torch.float64)
             with state.reading():
                 output = state.u[-1]
                 target = one_hot(y, session.data.n_classes, output.dtype)

@@ -206,6 +206,31 @@ class TwofoldError(SquaredError):
         return 2 * super().compute_energy(u_last)
 
 
+class Slopes:
+    """A mixin that gives another cost."""
+
+    def cost(self, u_last, target):
+        return 3 * u_last.sum(1)
+
+
+class Priced:
+    """A mixin that gives it by the published method."""
+
+    def compute_energy(self, u_last):
+        return self.beta * 3 * u_last.sum(1)
+
+
+@pytest.mark.parametrize("mixin", [Slopes, Priced])
+@pytest.mark.parametrize("base", [CEnergy, SquaredError, CrossEntropy])
+def test_a_cost_that_a_mixin_gives(mixin, base, targets):
+    cost, u, y = type("Mixed", (mixin, base), {})(0.5), torch.randn(5, 4).double(), targets(5, 4)
+    cost.set_target(y)
+    torch.testing.assert_close(cost.cost(u, y), 3 * u.sum(1))
+    torch.testing.assert_close(cost.compute_energy(u), 1.5 * u.sum(1))
+    torch.testing.assert_close(cost.gradient(u, y, empty(u)), torch.full_like(u, 3.0))
+    assert cost.quadratic(y) is None
+
+
 class Cubic(CEnergy):
     """Given by the published method alone."""
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from eqprop.estimator import (
+    AsymmetricEquilibriumPropagation,
     Backprop,
     BackpropThroughTime,
+    ContrastiveHebbianLearning,
+    CoupledLearning,
     DualPropagation,
     EquilibriumPropagation,
     Estimator,
@@ -19,6 +24,7 @@ from eqprop.estimator import (
 )
 from eqprop.network import (
     ACTIVATIONS,
+    Conv,
     Cost,
     Dense,
     Edge,
@@ -31,6 +37,7 @@ from eqprop.network import (
     RateHopfield,
     SquaredError,
     State,
+    WeightGradient,
 )
 from eqprop.network.local import Quadratic
 from eqprop.relaxation import Euler, Newton, Sweep
@@ -260,3 +267,169 @@ def test_a_network_answers_in_inference_mode() -> None:
     with torch.inference_mode():
         inside = net(x)
     torch.testing.assert_close(inside, net(x))
+
+
+def to_itself() -> Network:
+    net = network(RateHopfield(), [4, 6, 3], joined(Dense((6,), 6, bias=False), 1, 1))
+    phi = [ACTIVATIONS[name] for name in ("identity", "sigmoid", "identity")]
+    return Network(net.shapes, phi, net.edges, net.local).double()
+
+
+def with_a_soft_pool() -> Network:
+    shapes: list[tuple[int, ...]] = [(1, 4, 4), (2, 4, 4), (3, 2, 2), (3,)]
+    edges = [
+        joined(Conv(shapes[0], channels=2, kernel=3, padding=1), 0, 1),
+        joined(Conv(shapes[1], channels=3, kernel=3, padding=1, pool="soft"), 1, 2),
+        joined(Dense(shapes[2], 3), 2, 3),
+    ]
+    phi = [ACTIVATIONS[name] for name in ("identity", "sigmoid", "sigmoid", "identity")]
+    return Network(shapes, phi, edges, RateHopfield()).double()
+
+
+@pytest.mark.parametrize("rule", ["exact", "projected"])
+@pytest.mark.parametrize("make", [to_itself, with_a_soft_pool])
+def test_unrolled_sweeps_where_a_layer_is_pushed_by_its_own_state(
+    make: Callable[[], Network], rule: Any
+) -> None:
+    """Against differences of the cost after as many sweeps, of every parameter."""
+    net = make()
+    x, target = torch.rand(2, *net.shapes[0]).double(), torch.eye(3, dtype=torch.float64)[:2]
+    state, solver = net.new_state(2), Sweep(rule, n_relax=3, init="zeros")
+    state.clamp(0, x)
+
+    def cost() -> float:
+        solver.free_phase(net, state)
+        return float(SquaredError().cost(state.u[-1], target).mean())
+
+    with torch.no_grad():
+        for edge in net.edges:
+            for weight in edge.weights():
+                weight.mul_(2.0)
+    found = BackpropThroughTime(3).estimate(net, state, solver, SquaredError(), target).gradients
+    for parameter, gradient in zip(net.parameters(), found, strict=True):
+        flat, slope = parameter.data.view(-1), gradient.reshape(-1)
+        for i in range(0, len(flat), 7):
+            ends = []
+            for step in (1e-5, -2e-5):
+                flat[i] += step
+                ends.append(cost())
+            flat[i] += 1e-5
+            assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float(slope[i]), abs=1e-8)
+
+
+def test_an_output_that_is_read_out_drives_nothing() -> None:
+    net = network(Gaussian(), [4, 5, 3], phi="identity")
+    back = joined(Dense((3,), 5, bias=False), 2, 1)
+    with pytest.raises(ValueError, match=r"model\.readout=true.* to layer 1"):
+        Network(net.shapes, net.phi, [*net.edges, back], RateHopfield(readout=True))
+
+
+class ScaledRates(RateHopfield):
+    scale = 3.0
+
+
+def test_what_is_read_out_counts_in_the_units_of_its_energy() -> None:
+    net = network(ScaledRates(readout=True), [4, 5, 3], phi="identity")
+    state = state_of(net)
+    torch.testing.assert_close(net.energy(state.u), net.energies(state))
+    for layer, grad in enumerate(net.gradient(state)):
+        if grad is not None:
+            torch.testing.assert_close(grad, slopes(net, state)[layer])
+
+
+class TwiceTheError(SquaredError):
+    """A cost that bends twice as much: C = ‖u − y‖²."""
+
+    def cost(self, u_last: Tensor, target: Tensor) -> Tensor:
+        return (u_last - target).square().flatten(1).sum(1)
+
+    def gradient(self, u_last: Tensor, target: Tensor, out: Tensor) -> Tensor:
+        return torch.sub(u_last, target, out=out).mul_(2.0)
+
+    def quadratic(self, target: Tensor) -> Quadratic:
+        return Quadratic(2.0, 2.0 * target)
+
+
+@pytest.mark.parametrize("make", [EquilibriumPropagation, AsymmetricEquilibriumPropagation])
+def test_a_nudge_under_which_there_is_no_minimum_is_refused(make: Any) -> None:
+    solver = Sweep("exact")
+    for cost, lowest in ((SquaredError(), -1.0), (TwiceTheError(), -0.5)):
+        make(lowest + 0.01).check_with(solver, cost)
+        with pytest.raises(ValueError, match=rf"beta={lowest:g}"):
+            make(lowest).check_with(solver, cost)
+        make(lowest).check_with(Newton(), cost)
+
+
+@pytest.mark.parametrize("estimator", [CoupledLearning(), ContrastiveHebbianLearning()])
+def test_a_clamped_output_is_not_moved(estimator: Estimator) -> None:
+    net = network(Hopfield(), [4, 5, 3])
+    state = state_of(net)
+    state.clamp(2, torch.rand(3, 3, dtype=torch.float64))
+    with pytest.raises(ValueError, match="output is clamped"):
+        estimator.estimate(net, state, Newton(), SquaredError(), torch.eye(3).double())
+    assert state.clamped[2]
+
+
+class Symmetric(nn.Module):
+    """Torch's own example of a parametrization."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.triu() + weight.triu(1).transpose(-1, -2)
+
+
+@pytest.mark.parametrize("local", ENERGIES)
+def test_weights_that_torch_makes_of_others(local: type[LocalEnergy]) -> None:
+    net = network(local(), [4, 5, 5, 3])
+    register_parametrization(net.edges[1], "weight", Symmetric())
+    register_parametrization(net.edges[0], "weight", Tripled())
+    state = state_of(net)
+    gradient = WeightGradient(net)
+    gradient.begin()
+    gradient.add(state, 1.0)
+    found = gradient.finish(state)
+    parameters = list(net.parameters())
+    wanted = torch.autograd.grad(net.energy(list(state.u)).mean(), parameters)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class Tripled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 3.0 * weight
+
+
+class Whole(Network):
+    """Gives its energy as a whole."""
+
+    def energy(self, u: Sequence[Tensor]) -> Tensor:
+        return super().energy(u)
+
+
+FROZEN: list[Estimator] = [
+    Backprop(),
+    BackpropThroughTime(3),
+    ImplicitDifferentiation(),
+    AsymmetricEquilibriumPropagation(0.1),
+    EquilibriumPropagation(0.1),
+]
+
+
+@pytest.mark.parametrize("kind", [Network, Whole])
+@pytest.mark.parametrize("estimator", FROZEN, ids=lambda of: type(of).__name__)
+def test_the_rest_learns_while_some_weights_are_frozen(
+    estimator: Estimator, kind: type[Network]
+) -> None:
+    if kind is Whole and isinstance(estimator, Backprop):
+        return  # it has no feed-forward pass
+    net = network(Hopfield(), [4, 5, 3])
+    net = kind(net.shapes, net.phi, net.edges, net.local)
+    state = state_of(net)
+    how = net, state, Euler(0.3, n_relax=30, init="zeros"), SquaredError(), torch.eye(3).double()
+    wanted = [g.clone() for g in estimator.estimate(*how).gradients]
+    net.edges[0].requires_grad_(False)
+    found = estimator.estimate(*how).gradients
+    for parameter, one, other in zip(net.parameters(), found, wanted, strict=True):
+        if parameter.requires_grad:
+            torch.testing.assert_close(one, other)
+    net.requires_grad_(False)
+    estimator.estimate(*how)

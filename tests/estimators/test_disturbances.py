@@ -19,14 +19,16 @@ from networks import assert_close_lists, weights_by_autograd
 from torch import Tensor
 
 from eqprop.estimator import (
+    AsymmetricEquilibriumPropagation,
     Backprop,
     CenteredEquilibriumPropagation,
     EquilibriumPropagation,
     Estimate,
     Estimator,
 )
+from eqprop.estimator import HolomorphicEquilibriumPropagation as Holomorphic
 from eqprop.estimator.estimator import nudged
-from eqprop.network import CrossEntropy, Network, SquaredError, State
+from eqprop.network import CrossEntropy, Hopfield, Network, SquaredError, State, chain
 from eqprop.relaxation import Euler, Solver, recommended_solver
 from eqprop.run.errors import RunError
 from eqprop.training.noise import (
@@ -480,6 +482,35 @@ def test_what_meets_no_phase_is_refused(name: str) -> None:
     net = network("gaussian")
     with pytest.raises(RunError, match=r"Backprop has no phases.*choose noise=weights"):
         estimated(begun(ALL[name](), net), net, Backprop())
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        *((name, Holomorphic()) for name in ("state", "step", "mismatch", "steps of few bits")),
+        ("mismatch", AsymmetricEquilibriumPropagation(BETA)),
+    ],
+)
+def test_what_some_phases_do_not_meet_is_refused(name: str, estimator: Estimator) -> None:
+    net = network("hopfield", phi="tanh")
+    with pytest.raises(RunError, match=rf"{type(estimator).__name__} has phases.*noise=weights"):
+        estimated(begun(ALL[name](), net), net, estimator)
+    found, _ = estimated(begun(ALL["few bits"](), net), net, estimator)
+    assert all(torch.isfinite(g).all() for g in found.gradients)
+
+
+def test_feedback_weights_that_stay_are_those_of_a_device_too() -> None:
+    phi = ["identity", "tanh", "tanh"]
+    net = chain(Hopfield, (4,), [5], 3, phi, SquaredError(), 2, feedback="fixed")
+    back = [edge.feedback for edge in net.edges if edge.feedback is not None]
+    fixed = next(weight for edge in back for weight in edge.buffers())
+    before, seen = fixed.clone(), begun(Quantised(2), net).weights
+    with torch.no_grad():
+        seen.put(lambda weights: [quantise_(w, 2) for w in weights])
+        assert len(fixed.unique()) == 4
+        seen.take_back()
+    assert torch.equal(fixed, before)
+    assert len(before.unique()) > 4
 
 
 def test_an_evaluation_sees_bits_and_no_noise() -> None:

@@ -33,6 +33,14 @@ def test_it_has_the_keys_and_moves_every_parameter() -> None:
     assert [p.shape for p in group["params"]] == [p.shape for p in network().parameters()]
 
 
+def test_frozen_weights_stay() -> None:
+    net = network()
+    net.edges[0].requires_grad_(False)
+    made = build_optimizer(OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1}), net)
+    moved = {id(p) for group in made.param_groups for p in group["params"]}
+    assert moved == {id(p) for edge in net.edges[1:] for p in edge.parameters()}
+
+
 @pytest.mark.parametrize(
     ("target", "keys", "words"),
     [

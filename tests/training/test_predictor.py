@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,61 @@ def test_samples_that_do_not_fit_are_one_line(what: str, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
-def test_flat_pictures_cannot_be_padded(tmp_path: Path) -> None:
+def test_flat_pictures_are_padded_where_they_are_square(tmp_path: Path) -> None:
     left(COLOURS, tmp_path)
-    with pytest.raises(ValueError, match=r"\(3, 192\).*\(batch, channels, height, width\)"):
-        eqprop.load(tmp_path)(torch.rand(3, 192))
+    model, x = eqprop.load(tmp_path), torch.rand(3, 3, 8, 8)
+    torch.testing.assert_close(model(x.flatten(1)), model(x))
+    with pytest.raises(ValueError, match=r"\(3, 191\).*\(batch, channels, height, width\)"):
+        model(torch.rand(3, 191))
+
+
+def test_arrays_however_they_lie_in_memory(tmp_path: Path) -> None:
+    left((), tmp_path)
+    model, x = eqprop.load(tmp_path), np.random.default_rng(0).random((4, 64))
+    wanted = model(x)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for other in (x[::-1][::-1], np.asfortranarray(x), x.astype(">f8"), fixed, x.tolist()):
+        torch.testing.assert_close(model(other), wanted)
+
+
+def test_threads_that_predict_under_noise_see_the_same_weights(tmp_path: Path) -> None:
+    session = left(("noise=quantised", "noise.bits=2"), tmp_path)
+    model, x = eqprop.load(tmp_path), torch.rand(50, 64)
+    wanted, before = model(x), copy.deepcopy(model.state_dict())
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: model(x), range(100)):
+            assert torch.equal(found, wanted)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert len(session.network.edges[0].weight.unique()) > 4
+
+
+def made_here(lr: float = 0.5) -> eqprop.EquilibriumPropagation:
+    return eqprop.EquilibriumPropagation(lr)
+
+
+def silent(lr: float = 0.5):  # type: ignore[no-untyped-def]
+    return eqprop.EquilibriumPropagation(lr)
+
+
+def elsewhere() -> Path:
+    raise AssertionError("nothing of it is made")
+
+
+def test_a_function_says_what_it_returns(tmp_path: Path) -> None:
+    session = left((), tmp_path)
+    x = torch.from_numpy(Digits("", 1).read().test_images[:5])
+    change(tmp_path, "estimator", "beta", None)
+    found = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
+    for name, wrong in (("made_here", None), ("silent", "->"), ("elsewhere", "no subclass")):
+        found.meta["config"]["estimator"] = {"_target_": f"test_predictor.{name}"}
+        (tmp_path / "checkpoints" / "last.pt").unlink()
+        checkpoint.write(tmp_path / "checkpoints" / "last.pt", found.meta, found.tensors())
+        if wrong is None:
+            assert eqprop.load(tmp_path)(x).shape == (5, session.data.n_classes)
+            continue
+        with pytest.raises(CheckpointError, match=wrong):
+            eqprop.load(tmp_path)(x)
 
 
 def test_it_is_copied_and_pickled(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ class Noise(Disturbance):
 
     Attributes:
         evaluated: whether predictions are made under it as well: then it may draw nothing.
+        refused: estimators with phases that it would not disturb, or not as it says.
         capturable: whether all its numbers lie on the device: a class says so for itself only.
     """
 
     evaluated = False
+    refused: tuple[type[Estimator], ...] = ()
     capturable: ClassVar = False
 
     network: Network
@@ -78,13 +80,14 @@ class Noise(Disturbance):
         def moved(gradients: list[Tensor]) -> None:
             self.apply(gradients, update, state)
 
+        if isinstance(estimator, self.refused):
+            raise RunError(f"noise ({type(self).__name__}): {_undisturbed(type(estimator))}")
         with self.disturbing(state):
             parts = network, state, solver, cost, target
             found = estimator.estimate(*parts, update=moved, measure=measure)
         if not self._met:
             what = f"{type(estimator).__name__} has no phases, or readings, that it disturbs"
-            how = "choose noise=weights, noise=gradient or another estimator"
-            raise RunError(f"noise ({type(self).__name__}): {what}; {how}")
+            raise RunError(f"noise ({type(self).__name__}): {what}; {_INSTEAD}")
         self.end_batch(state, found)
         return found
 
@@ -97,12 +100,14 @@ class Noise(Disturbance):
 class SeenWeights:
     """The weights that phases see, in the place of those that learn, which are kept meanwhile.
 
-    They are all parameters of the network but the biases.
+    They are all parameters of the network but the biases, and feedback weights that stay fixed.
     """
 
     def __init__(self, network: Network) -> None:
         biases = {id(edge.bias) for edge in network.biases if edge is not None}
-        self.tensors: list[Tensor] = [p for p in network.parameters() if id(p) not in biases]
+        back = [edge.feedback for edge in network.edges if edge.feedback is not None]
+        fixed = [weight for edge in back for weight in edge.buffers()]
+        self.tensors = [p for p in network.parameters() if id(p) not in biases] + fixed
         self._kept: list[Tensor] = []
         self._change: Callable[[list[Tensor]], None] | None = None  # that is in place
 
@@ -144,9 +149,22 @@ class SeenWeights:
             self.put(change)
 
 
-def needs_phases(config: Any, key: str) -> None:
-    """Refuse, for ``key``, an estimator that relaxes none. Raises ValueError: one line."""
-    if not getattr(config.estimator.constructor, "relaxes", True):
-        name = config.estimator.constructor.__name__
-        why = f"{name} relaxes no phases that it could disturb"
-        raise ValueError(f"{key}: {why}; choose noise=weights, noise=gradient or another estimator")
+_INSTEAD = "choose noise=weights, noise=gradient or another estimator"
+
+
+def needs_phases(config: Any, key: str, refused: tuple[type[Estimator], ...] = ()) -> None:
+    """Refuse, for ``key``, an estimator without phases, or one of ``refused``.
+
+    Raises:
+        ValueError: one line.
+    """
+    estimator = config.estimator.constructor
+    if not getattr(estimator, "relaxes", True):
+        why = f"{estimator.__name__} relaxes no phases that it could disturb"
+        raise ValueError(f"{key}: {why}; {_INSTEAD}")
+    if isinstance(estimator, type) and issubclass(estimator, refused):
+        raise ValueError(f"{key}: {_undisturbed(estimator)}")
+
+
+def _undisturbed(estimator: type[Estimator]) -> str:
+    return f"{estimator.__name__} has phases that it cannot disturb; {_INSTEAD}"

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
+from eqprop.estimator import Estimator, HolomorphicEquilibriumPropagation
 from eqprop.network import State
 from eqprop.network.cost import per_sample
 from eqprop.training.noise.noise import Noise, needs_phases
@@ -25,6 +26,8 @@ At = Annotated[
 class _OfStates(Noise, ABC):
     """Disturbs the free layers: as they are read at a phase's end, or after each step."""
 
+    refused: tuple[type[Estimator], ...] = (HolomorphicEquilibriumPropagation,)
+    # its complex states lie beside the one that is disturbed
     _each = False  # whether a sample may not depend on the others of its batch
 
     def __init__(self, at: At) -> None:
@@ -89,7 +92,7 @@ class StateNoise(_OfStates):
     @classmethod
     def check_config(cls, config: Any) -> None:
         """Refuse an estimator without phases. Raises ValueError: one line."""
-        needs_phases(config, "noise=state")
+        needs_phases(config, "noise=state", cls.refused)
         _needs_plain_steps(config)
 
 
@@ -118,6 +121,7 @@ class Quantised(_OfStates):
         self.bits = bits
         self.of = of
         self.each_step = of == "state" and at == "step"
+        self.refused = type(self).refused if of == "state" else ()
 
     def begin_batch(self, state: State) -> None:
         self._met = self.of == "weights"
@@ -143,7 +147,7 @@ class Quantised(_OfStates):
     def check_config(cls, config: Any) -> None:
         """Refuse states of an estimator without phases. Raises ValueError: one line."""
         if getattr(config.noise, "of", "weights") == "state":
-            needs_phases(config, "noise.of=state")
+            needs_phases(config, "noise.of=state", cls.refused)
             _needs_plain_steps(config)
 
 

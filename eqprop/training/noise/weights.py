@@ -10,7 +10,11 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from eqprop.estimator import Estimate
+from eqprop.estimator import (
+    AsymmetricEquilibriumPropagation,
+    Estimate,
+    HolomorphicEquilibriumPropagation,
+)
 from eqprop.estimator.estimator import Update
 from eqprop.network import Network, State
 from eqprop.training.noise.noise import Noise, needs_phases
@@ -43,6 +47,7 @@ class Mismatch(Noise):
     """
 
     capturable: ClassVar = True
+    refused = (HolomorphicEquilibriumPropagation, AsymmetricEquilibriumPropagation)
 
     def __init__(self, strength: Relative = 0.01) -> None:
         self.strength = strength
@@ -70,7 +75,7 @@ class Mismatch(Noise):
     @classmethod
     def check_config(cls, config: Any) -> None:
         """Refuse an estimator without phases. Raises ValueError: one line."""
-        needs_phases(config, "noise=mismatch")
+        needs_phases(config, "noise=mismatch", cls.refused)
 
 
 class GradientNoise(Noise):
