@@ -160,7 +160,7 @@ def train(
     loops: bool = False,
 ) -> list[Tensor] | str:
     """State and gradient of one batch; or, in words, why the solver refuses the network."""
-    torch.manual_seed(4)
+    torch.default_generator.manual_seed(4)
     edges = [joined(made, i, i + 1) for i, made in enumerate(edges_by(edge))]
     phis = one_a_layer([as_activation(phi)] * len(edges), len(edges) + 1)
     if issubclass(network, EnergyBasedModel):

@@ -99,6 +99,7 @@ def test_assigning_a_layer_copies(kind, i, free, state):
     assert model.u[i].any()
 
 
+@pytest.mark.estimators
 @each_kind
 @pytest.mark.parametrize("phi", ["tanh", "sigmoid", "relu"])
 def test_backwards(kind, phi, free, state):
@@ -114,6 +115,7 @@ def test_backwards(kind, phi, free, state):
     assert run.residuals[-1] < 0.1 * run.residuals[0]
 
 
+@pytest.mark.estimators
 def test_linear_gaussian_backwards_is_least_squares(free):
     """‖u₁ − W₀u₀ − b₀‖² + ‖y − W₁u₁ − b₁‖² in (u₀, u₁): one linear system, solved outright."""
     model, ref = free("gaussian", "identity", sizes=[3, 5, 4], batch=2)

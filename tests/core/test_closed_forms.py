@@ -6,6 +6,10 @@ import inspect
 
 import pytest
 
+import eqprop.data
+import eqprop.estimator
+import eqprop.relaxation
+import eqprop.training.noise  # noqa: F401  all that has classes to look at
 from eqprop.network.closed_form import ClosedForms, generic, replaced
 
 

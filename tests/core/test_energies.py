@@ -170,6 +170,7 @@ def residual_system(ref, x, y, beta):
     return A, torch.cat([x @ W0.T + b0, b1.expand(len(x), n), root * y], 1)
 
 
+@pytest.mark.estimators
 @pytest.mark.parametrize("batch", [1, 6])
 @pytest.mark.parametrize("beta", [0.2, 1.0])
 def test_linear_gaussian_settles_at_the_least_squares_solution(batch, beta, pair, targets):

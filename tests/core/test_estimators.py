@@ -208,6 +208,7 @@ def errors(estimator, betas, model, y, exact):
     return [norm([g - e for g, e in zip(found, exact, strict=True)]) for found in estimates]
 
 
+@pytest.mark.estimators
 @each_kind
 @each_cost
 @pytest.mark.parametrize(("phi", "sign"), [*((phi, 1) for phi in SMOOTH), ("tanh", -1)])
@@ -219,6 +220,7 @@ def test_one_sided_error_is_of_order_beta(kind, cost, phi, sign, limit):
     assert found[-1] < 0.05 * norm(exact)
 
 
+@pytest.mark.estimators
 @each_kind
 @each_cost
 @pytest.mark.parametrize("phi", SMOOTH)

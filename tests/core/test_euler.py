@@ -19,6 +19,7 @@ def assert_states_close(actual, expected, relative):
         assert (a - e).norm() <= relative * e.norm()
 
 
+@pytest.mark.estimators
 @each_kind
 @each_cost
 @pytest.mark.parametrize("phi", ["sigmoid", "tanh", "relu"])

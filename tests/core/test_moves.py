@@ -78,6 +78,7 @@ def drive_and_feedback(network, u, layer):
     return torch.autograd.grad(interaction, leaves[layer])[0]
 
 
+@pytest.mark.estimators
 @pytest.mark.parametrize(
     ("shape", "phi"),
     [  # (a max pool of rates that may be negative holds some units on its kinks)
@@ -145,6 +146,7 @@ def test_a_factor_before_the_energy_weakens_the_nudge_alone(kind, scale):
         assert_close_lists(*ends)
 
 
+@pytest.mark.estimators
 @pytest.mark.parametrize("phi", ["sigmoid", "tanh", "relu6"])
 @pytest.mark.parametrize(
     "solver", [Newton(tol=TOL), Sweep("projected", tol=TOL), Anderson(0.05, tol=TOL)]

@@ -48,6 +48,7 @@ def energy_without_output(network, u, nudge):
     return total if nudge is None else total + nudge.energy(drives[last])
 
 
+@pytest.mark.estimators
 @each_net
 @each_cost
 @each_order
@@ -116,6 +117,7 @@ def test_in_a_free_phase_it_is_the_drive_and_sends_nothing_back(order):
     assert_close_lists(ends[0], ends[1], rtol=0, atol=0)
 
 
+@pytest.mark.estimators
 @each_net
 @each_cost
 def test_a_small_nudge_gives_the_gradient_of_the_cost(net, cost):

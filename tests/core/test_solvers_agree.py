@@ -35,6 +35,7 @@ from eqprop.relaxation import (
     recommended_solver,
 )
 
+pytestmark = pytest.mark.estimators
 TOL = 1e-11
 SOLVERS: dict[str, Callable[..., Solver]] = {
     "euler": lambda **k: Euler(0.25, 1.0, 3000, tol=TOL, **k),
@@ -125,7 +126,6 @@ def test_an_energy_without_an_exact_move_is_refused(kind):
         Exact().check(make(kind, "relu", "graph"))
 
 
-@pytest.mark.estimators
 @pytest.mark.parametrize("shape", ["one hidden layer", "graph"])
 @pytest.mark.parametrize(
     ("kind", "phi"),
@@ -149,7 +149,6 @@ def test_exact_reaches_the_same_fixed_point(shape, kind, phi, beta):
         assert_close_lists(end, ends[-1], rtol=0, atol=1e-8)
 
 
-@pytest.mark.estimators
 @each_kind
 @pytest.mark.parametrize(
     ("shape", "cost", "phi", "clamped"),

@@ -63,6 +63,7 @@ def test_a_newton_sweep_by_autograd(kind, order, cost, clamped, phi):
     assert_close_lists(state.u, u)
 
 
+@pytest.mark.estimators
 @pytest.mark.parametrize("phi", PIECEWISE)
 @pytest.mark.parametrize("beta", [-0.5, None, 2.0])
 def test_an_exact_move_ends_at_the_minimum_of_the_layer(phi, beta):
@@ -102,6 +103,7 @@ def test_an_exact_move_of_an_energy_with_a_factor(scale):
                 assert bool((least - total_energy(network, state.u, nudge) < 1e-9).all())
 
 
+@pytest.mark.estimators
 def test_newton_agrees_with_exact_where_phi_has_kinks():
     network, ends = build(LOCALS["hopfield"](), "hard_sigmoid", GRAPH), []
     start, nudge = random_state(network, 4), random_nudge(network, batch=4)
@@ -169,6 +171,7 @@ def test_next_is_the_step(kind, order, rule, nudged):
     assert_close_lists([layer.detach() for layer in found], state.u)
 
 
+@pytest.mark.estimators
 @each_rule
 def test_through_sweeps_at_the_equilibrium_autograd_gives_the_implicit_gradient(kind, rule):
     network = build(LOCALS[kind](), "identity" if rule == "exact" else "tanh", GRAPH)

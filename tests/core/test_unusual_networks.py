@@ -183,9 +183,10 @@ def test_newton_sees_how_stiff_an_edge_is_that_takes_no_constants() -> None:
         edge.weight.mul_(4.0)
     state = state_of(net)
     state.clamp(2, torch.rand(3, 3, dtype=torch.float64))
-    found = Newton().relax(net, state, None, 4000, measure=True)
+    found = Newton().relax(net, state, None, 200, measure=True)
     assert found.residual is not None
-    assert found.residual < 1e-8
+    assert found.first_residual is not None
+    assert found.residual < 1e-6 * found.first_residual
 
 
 @pytest.mark.parametrize("local", ENERGIES)

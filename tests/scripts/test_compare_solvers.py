@@ -14,7 +14,7 @@ import compare_solvers
 import pytest
 import torch
 from _relaxing import Batch, Curve, batch_of, curve_of, solvers_of
-from conftest import make_model, one_hot
+from pairs import make_model, one_hot
 from scripting import in_process, is_png, needs_matplotlib, run
 
 from eqprop.relaxation import Euler

@@ -16,7 +16,7 @@ NETS = ("dense", "average", "max")
 
 def network(kind: str, net: str = "dense", phi: str = "tanh", seed: int = 0) -> Network:
     """Three weighted layers, 3 linear outputs; ``net`` is dense, or the pooling of its pictures."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     if net == "dense":
         layers = [((source, partial(Dense, units=n)),) for source, n in enumerate((6, 5, 3))]
         return graph(LOCALS[kind](), phi, (4,), layers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import reference_of
+from pairs import reference_of
 from reference import PHI, Reference
 from running import untimed
 from toys import BETA, DT, LR, SIZES, STEPS, recorded, same, splits, training, weights
