@@ -31,7 +31,9 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         last, beside = name, {n: n for n in names if "." in n}
     folded = {n.lower(): whole for n, whole in beside.items()}
     swapped = [n for n in folded if sorted(n) == sorted(last.lower())]  # "td" for "dt"
+    begun = [n for n in folded if len(last) > 2 and n.startswith(last.lower())]  # "rain" …
     close = swapped or difflib.get_close_matches(last.lower(), list(folded), n=1, cutoff=0.6)
+    close = close or sorted(begun, key=len)
     return folded[close[0]] if close else None
 
 

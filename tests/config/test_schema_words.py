@@ -23,6 +23,9 @@ class TestWords:
             ("trainer.batch_size", "dataset.batch_size"),
             ("optimizer.something_else", None),
             ("zzz", None),
+            ("trainer.eval", "trainer.eval_every"),
+            ("tra", "trainer"),
+            ("tr", None),
         ],
     )
     def test_nearest(self, name: str, meant: str | None) -> None:
