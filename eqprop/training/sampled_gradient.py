@@ -127,8 +127,8 @@ def _gradients(
     pairs = zip(network.named_parameters(), found.gradients, strict=True)
     gradients = {
         name: g.detach().clone()
-        for (name, _), g in pairs
-        if g.dim() > 1 and ".feedback." not in name
+        for (name, weight), g in pairs
+        if weight.requires_grad and g.dim() > 1 and ".feedback." not in name
     }
     return gradients, float(session.cost.cost(found.output, target).mean())
 

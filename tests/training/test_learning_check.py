@@ -81,6 +81,15 @@ def test_a_recommended_solver_that_does_not_help_is_not_named(
     assert "choose dynamics.n_relax=" in line
 
 
+def test_nothing_is_missed_of_weights_that_are_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    run = checked(estimator=Backprop())
+    first = run.session.network.W[0].weight.requires_grad_(False)
+    before = first.clone()
+    assert lines_of(run, caplog) == []
+    assert torch.equal(first, before)
+    assert list(look(run.session, run.session.solver, run.session.estimator).size) == ["W.1.weight"]
+
+
 def test_so_many_steps_as_it_says_help(caplog: pytest.LogCaptureFixture) -> None:
     (line,) = lines_of(checked(solver=SHORT), caplog)
     n = int(line.rpartition("n_relax=")[2].split()[0])
