@@ -79,6 +79,7 @@ class Conv(Edge):
             )
         super().__init__(in_shape, (channels, *(n // size for n in conv_shape)))
         self.stride, self.padding = (stride, stride), (padding, padding)
+        self._thins = stride > 1 and kernel == 1 and padding == 0
         self.pool: Pool | None = None if pool is None else POOLS[pool](size)
         self.weight = nn.Parameter(torch.empty(channels, in_shape[0], kernel, kernel))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -98,7 +99,18 @@ class Conv(Edge):
         return product if self.pool is None else self.pool(product)
 
     def _product(self, r: Tensor) -> Tensor:
-        return nn.functional.conv2d(r, self.weight, None, self.stride, self.padding)
+        seen, stride = self._seen(r)
+        return nn.functional.conv2d(seen, self.weight, None, stride, self.padding)
+
+    def _seen(self, r: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The pixels that the kernel is put on, and its stride among them.
+
+        A strided kernel of one pixel leaves the others out here: oneDNN's gradient of its weights
+        writes past its buffer where the source has few channels (its issue 6035).
+        """
+        if not self._thins:
+            return r, self.stride
+        return r[..., :: self.stride[0], :: self.stride[1]], (1, 1)
 
     def drive(self, r: Tensor, out: Tensor, add: Tensor | None, memory: Memory) -> None:
         product = self._product(r)
@@ -163,9 +175,14 @@ class Conv(Edge):
         self, r: Tensor, signal: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor, Tensor]:
         """What a convolution sends back to its input, and to its weight."""
-        window = (self.stride, self.padding, (1, 1), False, (0, 0), 1)
-        found = _backward(signal, r, weight, None, *window, (*wanted, False))
-        return found[0], found[1]
+        seen, stride = self._seen(r)
+        window = (stride, self.padding, (1, 1), False, (0, 0), 1)
+        found = _backward(signal, seen, weight, None, *window, (*wanted, False))
+        if not (self._thins and wanted[0]):
+            return found[0], found[1]
+        pulled = torch.zeros_like(r)
+        pulled[..., :: self.stride[0], :: self.stride[1]] = found[0]
+        return pulled, found[1]
 
 
 class Identity(Edge):

@@ -15,7 +15,19 @@ from eqprop.report.results import BUSY, BY_TEST, Row, not_run, rows_of, table, w
 _COLUMNS, _WIDTH, _HEIGHT = 4, 2.8, 2.3  # of the figure's panels; inches of each
 _OTHERS = (GREEN, PINK, SKY, GREY)  # colours of commands with other overrides
 _TICKS = (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)  # per cent
-_CLOSE = (*(i / 10 for i in range(3, 20)), 2, 2.2, 2.5, 2.7, 3, 3.5, 4, 4.5, *range(5, 20), *range(20, 91, 5))
+_CLOSE = (
+    *(i / 10 for i in range(3, 20)),
+    2,
+    2.2,
+    2.5,
+    2.7,
+    3,
+    3.5,
+    4,
+    4.5,
+    *range(5, 20),
+    *range(20, 91, 5),
+)
 
 INTRO = """\
 # Results

@@ -265,3 +265,31 @@ def test_channels_last_goes_the_same_way(kind):
         Newton().relax(network, state, nudge, 5)
         ends.append([*state.u, *weight_gradient(network, state)])
     assert_close_lists(*ends, rtol=1e-4, atol=1e-5)
+
+
+@each_format
+@pytest.mark.parametrize(("stride", "channels"), [(2, 3), (2, 4), (3, 3)])
+def test_a_strided_kernel_of_one_pixel_in_single_precision(stride, channels, channels_last):
+    """By hand. Torch's own writes past its buffer, or is wrong, without AVX-512."""
+    edge = Conv((channels, 32, 32), channels=128, kernel=1, stride=stride, bias=False)
+    r, signal = torch.randn(2, *edge.in_shape), torch.randn(2, *edge.out_shape)
+    if channels_last:
+        r, signal = (x.to(memory_format=torch.channels_last) for x in (r, signal))
+    out, memory = torch.empty_like(signal), {}
+    with torch.no_grad():
+        edge.drive(r, out, None, memory)
+        pulled, found = torch.empty_like(r), torch.empty_like(edge.weight)
+        edge.pull(r, signal, pulled, None, memory)
+        edge.gradient(r, signal, 1.0, [found], False, memory)
+    (by_autograd,) = torch.autograd.grad(edge(r), edge.weight, signal)
+    seen, weight = r[..., ::stride, ::stride].double(), edge.weight[..., 0, 0].double()
+    torch.testing.assert_close(out.double(), torch.einsum("oi,nihw->nohw", weight, seen), **NEAR)
+    back = torch.einsum("oi,nohw->nihw", weight, signal.double())
+    torch.testing.assert_close(pulled[..., ::stride, ::stride].double(), back, **NEAR)
+    assert pulled.count_nonzero() == back.numel()
+    wanted = torch.einsum("nohw,nihw->oi", signal.double(), seen)[..., None, None]
+    for gradient in (found, by_autograd):
+        torch.testing.assert_close(gradient.double(), wanted, **NEAR)
+
+
+NEAR = {"atol": 1e-3, "rtol": 1e-4}
