@@ -9,6 +9,8 @@ import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from eqprop.run.streams import exit_cleanly
+
 PACKAGE = Path(__file__).resolve().parents[2] / "eqprop"
 CORE = ("network", "relaxation", "estimator")
 
@@ -61,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)
