@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eqprop.network import Cost, Network, Nudge, State
 from eqprop.network.cost import fitting
+from eqprop.network.edge import by_parameters
 from eqprop.relaxation import Relaxation, Solver
 
 Update = Callable[[list[Tensor]], None]
@@ -155,18 +156,7 @@ def parameter_gradient(
     through a gradient in the order of its parameter, whatever its strides.
     """
     gradients = [torch.zeros_like(p) for p in parameters]
-    places = [i for i, p in enumerate(parameters) if p.requires_grad]
-    kept = [i for i, x in enumerate(of) if x.requires_grad]
-    if not (places and kept):
-        return gradients
-    found = torch.autograd.grad(
-        [of[i] for i in kept],
-        [parameters[i] for i in places],
-        None if along is None else [along[i] for i in kept],
-        retain_graph=retain_graph,
-        allow_unused=True,
-    )
-    for i, gradient in zip(places, found, strict=True):
+    for i, gradient in enumerate(by_parameters(of, parameters, along, retain_graph)):
         if gradient is not None:
             same = gradient.stride() == gradients[i].stride()
             gradients[i] = gradient if same else gradients[i].copy_(gradient)

@@ -178,10 +178,10 @@ class Conv(Edge):
         seen, stride = self._seen(r)
         window = (stride, self.padding, (1, 1), False, (0, 0), 1)
         found = _backward(signal, seen, weight, None, *window, (*wanted, False))
-        if not (self._thins and wanted[0]):
+        if seen is r or not wanted[0]:
             return found[0], found[1]
         pulled = torch.zeros_like(r)
-        pulled[..., :: self.stride[0], :: self.stride[1]] = found[0]
+        self._seen(pulled)[0].copy_(found[0])
         return pulled, found[1]
 
 

@@ -124,15 +124,13 @@ class Edge(nn.Module, ClosedForms, ABC):
         """
         for buffer in out if not add else ():
             buffer.zero_()
-        learn = [(p, to) for p, to in zip(self.weights(), out, strict=True) if p.requires_grad]
-        if not learn:
+        weights = list(self.weights())
+        if not weights:
             return
-        weights, buffers = zip(*learn, strict=True)
         with torch.enable_grad():
-            found = torch.autograd.grad(
-                self.forward(r.detach()), weights, signal, allow_unused=True
-            )
-        for buffer, grad in zip(buffers, found, strict=True):
+            product = self.forward(r.detach())
+        found = by_parameters([product], weights, [signal])
+        for buffer, grad in zip(out, found, strict=True):
             if grad is not None:
                 buffer.add_(grad, alpha=scale)
 
@@ -160,6 +158,32 @@ class Edge(nn.Module, ClosedForms, ABC):
             norms.append(norm)
         largest = float(stiffness.max()) if isinstance(stiffness, Tensor) else stiffness
         return torch.maximum(*norms).detach() * largest
+
+
+def by_parameters(
+    of: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    along: Sequence[Tensor] | None = None,
+    retain_graph: bool = False,
+) -> list[Tensor | None]:
+    """Σ along · ∂of/∂θ by autograd; ``along`` is None for scalars.
+
+    None for parameters that play no part in it, or that require no gradient.
+    """
+    gradients: list[Tensor | None] = [None] * len(parameters)
+    places = [i for i, p in enumerate(parameters) if p.requires_grad]
+    kept = [i for i, x in enumerate(of) if x.requires_grad]
+    if places and kept:
+        found = torch.autograd.grad(
+            [of[i] for i in kept],
+            [parameters[i] for i in places],
+            None if along is None else [along[i] for i in kept],
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
+        for i, gradient in zip(places, found, strict=True):
+            gradients[i] = gradient
+    return gradients
 
 
 def alias(x: Tensor) -> Tensor:

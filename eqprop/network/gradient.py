@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from eqprop.network.cost import per_sample
-from eqprop.network.edge import Edge
+from eqprop.network.edge import Edge, by_parameters
 from eqprop.network.network import Network
 from eqprop.network.state import State
 
@@ -140,14 +140,9 @@ class WeightGradient:
     ) -> None:
         for buffer in buffers if first else ():
             buffer.zero_()
-        learn = [(p, to) for p, to in zip(parameters, buffers, strict=True) if p.requires_grad]
         with torch.enable_grad():
             loss = (self.network.energy([layer.detach() for layer in state.u]) * c).mean()
-        if not (learn and loss.requires_grad):
-            return
-        parameters, buffers = zip(*learn, strict=True)
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for buffer, grad in zip(buffers, grads, strict=True):
+        for buffer, grad in zip(buffers, by_parameters([loss], parameters), strict=True):
             if grad is not None:
                 buffer.add_(grad)
 

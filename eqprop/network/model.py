@@ -11,7 +11,7 @@ from torch import Tensor
 from eqprop.network.activation import one_a_layer
 from eqprop.network.buffers import Layers
 from eqprop.network.cost import CEnergy, Nudge, fitting
-from eqprop.network.edge import Dense
+from eqprop.network.edge import Dense, by_parameters
 from eqprop.network.energy import Gaussian, Hopfield
 from eqprop.network.gradient import WeightGradient
 from eqprop.network.local import LocalEnergy
@@ -205,7 +205,7 @@ class EnergyBasedModel(Network):
                 gradient.add(self.state, 1.0)
                 return gradient.finish(self.state)
         parameters = list(self.parameters())
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        grads = by_parameters([loss], parameters)
         return [
             torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
         ]
